@@ -1,0 +1,63 @@
+"""Every error featurefab raises on purpose, in one tree.
+
+A message names the object, says what is wrong and ends in what to do. Errors of the libraries
+underneath (Delta, LMDB, MLflow, ...) are translated where they enter, in ``infra``.
+"""
+
+from __future__ import annotations
+
+
+class FeatureFabError(Exception):
+    """Base of every error that featurefab raises on purpose."""
+
+
+class DefinitionError(FeatureFabError):
+    """A definition (entity, source, group, service, model) is wrong; raised when it is written down."""
+
+
+class DefinitionChanged(DefinitionError):
+    """A group's definition differs from the one applied under the same version."""
+
+
+class NotRegistered(FeatureFabError):
+    """A name or reference that the registry does not know."""
+
+
+class InvalidInput(FeatureFabError):
+    """A frame, timestamp, interval or value handed to a call does not fit."""
+
+
+class StorageError(FeatureFabError):
+    """A table or store could not be read or written."""
+
+
+class ConcurrentRun(StorageError):
+    """Another process committed the same step first; nothing was lost, run again."""
+
+
+class UnreadableFile(FeatureFabError):
+    """A delivered file that cannot be read at all.
+
+    ``offset`` is the byte in the decompressed stream where reading failed, where known.
+    """
+
+    def __init__(self, reason: str, offset: int | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.offset = offset
+
+
+class TrainingError(FeatureFabError):
+    """A model cannot be trained on the data there is."""
+
+
+class IncompatibleFeatureVersion(FeatureFabError):
+    """A service or model asks for a newer group version than there is."""
+
+
+class TrackingError(FeatureFabError):
+    """The tracking server has no such model, version or run, or cannot be asked."""
+
+
+class SettingsError(FeatureFabError):
+    """A setting has a value that cannot be used."""

@@ -1,0 +1,227 @@
+"""Feature groups: features of one entity, computed together from the same inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Literal
+
+import polars as pl
+
+from features.entity import Entity, check_name
+from features.errors import DefinitionError
+from features.source import BOOKKEEPING, Source
+from features.time import duration, micros
+
+Grain = Literal["event", "entity", "window"]
+Prepare = Callable[..., pl.LazyFrame]
+
+EVENT_TIMESTAMP = "event_timestamp"
+RESERVED = {EVENT_TIMESTAMP, "created_timestamp", "_plan", "_as_if", "_epoch", "_deleted", *BOOKKEEPING}
+
+
+@dataclass(frozen=True, eq=False)
+class Feature:
+    """One feature: a name, a Polars expression and what a reader must know of it.
+
+    ``window`` (window grain only) is the span of event time it covers, ``range`` the closed
+    interval of sane values in ``unit``, ``default`` the answer when no store can be asked.
+    """
+
+    name: str
+    expr: pl.Expr
+    window: str | None = None
+    unit: str | None = None
+    range: tuple[float | None, float | None] | None = None
+    description: str = ""
+    default: Any = None
+    tags: Sequence[str] = ()
+
+    def __init__(
+        self,
+        name: str,
+        expr: pl.Expr,
+        *,
+        window: str | None = None,
+        unit: str | None = None,
+        range: tuple[float | None, float | None] | None = None,
+        description: str = "",
+        default: Any = None,
+        tags: Sequence[str] = (),
+    ) -> None:
+        check_name("feature", name)
+        if name in RESERVED:
+            raise DefinitionError(f"feature {name!r}: the name is reserved; choose another")
+        if not isinstance(expr, pl.Expr):
+            raise DefinitionError(f"feature {name!r}: expr is {type(expr).__name__}, not a Polars expression")
+        if window is not None:
+            _positive(f"feature {name!r}", "window", window)
+        values = dict(name=name, expr=expr, window=window, unit=unit, range=range)
+        values |= dict(description=description, default=default, tags=tuple(tags))
+        for key, value in values.items():
+            object.__setattr__(self, key, value)
+
+
+class FeatureGroup:
+    """Features of one entity with one grain, computed together, versioned and stored together.
+
+    ``grain`` says what one row is: "event" (one per prepared source row), "entity" (over all the
+    entity's rows so far, at each ``every`` boundary or once it was quiet for ``settle``), "window"
+    (one per entity and ``every`` boundary b, over [b − window, b)). ``prepare`` is a LazyFrame →
+    LazyFrame step before it that may look across rows only within ``prepare_by`` keys; it gets one
+    frame, or one keyword frame per name where ``source`` is a mapping. Rows older than ``ttl``
+    answer OUTSIDE_MAX_AGE; ``publish_delay`` is how long after its moment a row can be served at the
+    earliest. Durations are Polars strings.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        version: str,
+        entity: Entity,
+        source: Source | FeatureGroup | Mapping[str, Source | FeatureGroup],
+        features: Sequence[Feature],
+        *,
+        grain: Grain,
+        owner: str,
+        description: str,
+        prepare: Prepare | None = None,
+        prepare_by: Sequence[str] | None = None,
+        every: str | None = None,
+        settle: str | None = None,
+        ttl: str | None = None,
+        publish_delay: str | None = None,
+        derived: Sequence[Feature] = (),
+        on_conflict: Literal["last", "first"] = "last",
+        schedule: str | None = None,
+        retention: str | None = None,
+        online: bool = True,
+        sla: str | None = None,
+        tags: Sequence[str] = (),
+    ) -> None:
+        self.name = name
+        self.version = version
+        self.entity = entity
+        self.source = source
+        self.features = tuple(features)
+        self.grain: Grain = grain
+        self.owner = owner
+        self.description = description
+        self.prepare = prepare
+        self.prepare_by = tuple(prepare_by or ())
+        self.every = every
+        self.settle = settle
+        self.ttl = ttl
+        self.publish_delay = publish_delay
+        self.derived = tuple(derived)
+        self.on_conflict = on_conflict
+        self.schedule = schedule
+        self.retention = retention
+        self.online = online
+        self.sla = sla
+        self.tags = tuple(tags)
+        _check(self)
+
+    def __repr__(self) -> str:
+        return f"FeatureGroup({self.name!r}, {self.version!r}, {len(self.features)} features)"
+
+    @property
+    def major(self) -> int:
+        """The major version; majors have tables of their own."""
+        return int(self.version.split(".")[0])
+
+    @property
+    def table_id(self) -> str:
+        """The group's name and major version, as tables, plans and online keys use it."""
+        return f"{self.name}/v{self.major}"
+
+    @property
+    def inputs(self) -> dict[str, Source | FeatureGroup]:
+        """The inputs by the name under which ``prepare`` gets them; the first one carries the time."""
+        if isinstance(self.source, Mapping):
+            return dict(self.source)
+        return {self.source.name: self.source}
+
+    @property
+    def keys(self) -> list[str]:
+        """The entity's key columns."""
+        return self.entity.key_names
+
+    @property
+    def feature_names(self) -> list[str]:
+        """The stored features, in declared order; derived ones are not stored."""
+        return [f.name for f in self.features]
+
+    @property
+    def ttl_span(self) -> timedelta | None:
+        """``ttl`` as a timedelta; None means never."""
+        return duration(self.ttl) if self.ttl else None
+
+    @property
+    def delay(self) -> timedelta:
+        """``publish_delay`` as a timedelta."""
+        return duration(self.publish_delay or "0s")
+
+
+def _positive(owner: str, name: str, text: str) -> None:
+    try:
+        span = micros(text)
+    except Exception as error:
+        raise DefinitionError(f"{owner}: {name}: {error}") from error
+    if span <= 0:
+        raise DefinitionError(f"{owner}: {name} {text!r} must be longer than zero")
+
+
+def _check(group: FeatureGroup) -> None:
+    """Everything about a group that can be wrong on its own, with the remedy."""
+    check_name("feature group", group.name)
+    who = f"feature group {group.name!r}"
+    parts = group.version.split(".")
+    if len(parts) != 3 or not all(p.isdigit() for p in parts):
+        raise DefinitionError(f"{who}: version {group.version!r} is not major.minor.patch, like '1.0.0'")
+    names = [f.name for f in (*group.features, *group.derived)]
+    if not group.features:
+        raise DefinitionError(f"{who} has no features: add at least one")
+    doubled = sorted({n for n in names if names.count(n) > 1} | (set(names) & set(group.keys)))
+    if doubled:
+        raise DefinitionError(f"{who}: the name(s) {doubled} are used twice; rename one of them")
+    if not group.inputs:
+        raise DefinitionError(f"{who} has no source: name at least one")
+    if len(group.inputs) > 1 and (group.prepare is None or not group.prepare_by):
+        raise DefinitionError(f"{who} has several inputs: give `prepare` and `prepare_by` to join them")
+    for name in ("every", "settle", "ttl", "retention", "sla"):
+        if (text := getattr(group, name)) is not None:
+            _positive(who, name, text)
+    try:
+        delay = micros(group.delay)
+    except Exception as error:
+        raise DefinitionError(f"{who}: publish_delay: {error}") from error
+    _check_grain(group, who, delay)
+
+
+def _check_grain(group: FeatureGroup, who: str, delay: int) -> None:
+    windows = [f for f in group.features if f.window is not None]
+    if group.grain == "window":
+        if group.every is None:
+            raise DefinitionError(f"{who} has grain 'window' but no `every`: say how often, like every='1h'")
+        if len(windows) < len(group.features):
+            without = [f.name for f in group.features if f.window is None]
+            raise DefinitionError(f"{who}: feature(s) {without} have no `window`; each needs one")
+        longest = max(micros(f.window or "") for f in windows)
+        needed = longest + micros(group.every) + delay
+        if group.ttl is not None and micros(group.ttl) < needed:
+            raise DefinitionError(
+                f"{who}: ttl {group.ttl!r} is shorter than its largest window + every + publish_delay "
+                f"({timedelta(microseconds=needed)}): raise it, or rows would expire before their windows empty"
+            )
+    elif windows:
+        raise DefinitionError(f"{who}: feature {windows[0].name!r} has a window, but the grain is {group.grain!r}")
+    if group.grain == "entity" and (group.every is None) == (group.settle is None):
+        raise DefinitionError(f"{who} has grain 'entity': give either `every` or `settle`")
+    if group.grain != "entity" and group.settle is not None:
+        raise DefinitionError(f"{who}: `settle` goes with grain 'entity' only")
+    if group.grain == "event" and group.every is not None:
+        raise DefinitionError(f"{who}: `every` does not go with grain 'event'")
+    if group.grain not in ("event", "entity", "window"):
+        raise DefinitionError(f"{who}: grain {group.grain!r} is not 'event', 'entity' or 'window'")

@@ -1,0 +1,89 @@
+"""Feature services: the features that one model or application reads together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from features.entity import DataType, check_name
+from features.errors import DefinitionError
+from features.feature_group import Feature, FeatureGroup
+
+
+@dataclass(frozen=True)
+class Ref:
+    """A feature reference: "group:feature", or "group@2:feature" for a major version.
+
+    >>> Ref.parse("trips@2:mean_7d")
+    Ref(group='trips', feature='mean_7d', major=2)
+    >>> str(Ref.parse("trips:mean_7d"))
+    'trips:mean_7d'
+    """
+
+    group: str
+    feature: str
+    major: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Ref:
+        """Read a reference; DefinitionError says how one is written."""
+        head, _, feature = text.partition(":")
+        group, at, major = head.partition("@")
+        if not group or not feature or (at and not major.isdigit()):
+            raise DefinitionError(f"{text!r} is no feature reference: write 'group:feature' or 'group@2:feature'")
+        return cls(group, feature, int(major) if at else None)
+
+    def __str__(self) -> str:
+        return f"{self.group}{'' if self.major is None else f'@{self.major}'}:{self.feature}"
+
+    @property
+    def full_name(self) -> str:
+        """The column name with its group: ``group__feature``."""
+        return f"{self.group}__{self.feature}"
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureService:
+    """The features that one consumer reads together, with derived features over them.
+
+    ``features`` are groups (all their features) or references; ``request`` names values that come
+    with the request and their types; ``derived`` are element-wise expressions over feature short
+    names (full names where two collide) and request values.
+    """
+
+    name: str
+    features: Sequence[FeatureGroup | str]
+    request: Mapping[str, DataType] | None = None
+    derived: Sequence[Feature] = ()
+    owner: str = ""
+    description: str = ""
+    sla: str | None = None
+
+    def __init__(
+        self,
+        name: str,
+        features: Sequence[FeatureGroup | str],
+        *,
+        owner: str,
+        description: str,
+        request: Mapping[str, DataType] | None = None,
+        derived: Sequence[Feature] = (),
+        sla: str | None = None,
+    ) -> None:
+        check_name("feature service", name)
+        if not features:
+            raise DefinitionError(f"feature service {name!r} has no features: add groups or references")
+        values = dict(name=name, features=tuple(features), request=request, derived=tuple(derived))
+        for key, value in (values | dict(owner=owner, description=description, sla=sla)).items():
+            object.__setattr__(self, key, value)
+
+    @property
+    def refs(self) -> list[Ref]:
+        """Every reference in order; a group stands for all its features, stored then derived."""
+        refs: list[Ref] = []
+        for item in self.features:
+            if isinstance(item, FeatureGroup):
+                refs += [Ref(item.name, f.name) for f in (*item.features, *item.derived)]
+            else:
+                refs.append(Ref.parse(item))
+        return list(dict.fromkeys(refs))
