@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from datetime import timedelta
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ import polars as pl
 from features.entity import Entity, check_name
 from features.errors import DefinitionError
 from features.source import BOOKKEEPING, Source
-from features.time import duration, micros
+from features.times import duration, micros
 
 Grain = Literal["event", "entity", "window"]
 Prepare = Callable[..., pl.LazyFrame]
@@ -31,6 +31,7 @@ class Feature:
 
     name: str
     expr: pl.Expr
+    _: KW_ONLY
     window: str | None = None
     unit: str | None = None
     range: tuple[float | None, float | None] | None = None
@@ -38,31 +39,18 @@ class Feature:
     default: Any = None
     tags: Sequence[str] = ()
 
-    def __init__(
-        self,
-        name: str,
-        expr: pl.Expr,
-        *,
-        window: str | None = None,
-        unit: str | None = None,
-        range: tuple[float | None, float | None] | None = None,
-        description: str = "",
-        default: Any = None,
-        tags: Sequence[str] = (),
-    ) -> None:
-        check_name("feature", name)
-        if name in RESERVED:
-            raise DefinitionError(f"feature {name!r}: the name is reserved; choose another")
-        if not isinstance(expr, pl.Expr):
-            raise DefinitionError(f"feature {name!r}: expr is {type(expr).__name__}, not a Polars expression")
-        if window is not None:
-            _positive(f"feature {name!r}", "window", window)
-        values = dict(name=name, expr=expr, window=window, unit=unit, range=range)
-        values |= dict(description=description, default=default, tags=tuple(tags))
-        for key, value in values.items():
-            object.__setattr__(self, key, value)
+    def __post_init__(self) -> None:
+        check_name("feature", self.name)
+        if self.name in RESERVED:
+            raise DefinitionError(f"feature {self.name!r}: the name is reserved; choose another")
+        if not isinstance(self.expr, pl.Expr):
+            found = type(self.expr).__name__
+            raise DefinitionError(f"feature {self.name!r}: expr is {found}, not a Polars expression")
+        if self.window is not None:
+            _positive(f"feature {self.name!r}", "window", self.window)
 
 
+@dataclass(frozen=True, eq=False)
 class FeatureGroup:
     """Features of one entity with one grain, computed together, versioned and stored together.
 
@@ -75,52 +63,30 @@ class FeatureGroup:
     earliest. Durations are Polars strings.
     """
 
-    def __init__(
-        self,
-        name: str,
-        version: str,
-        entity: Entity,
-        source: Source | FeatureGroup | Mapping[str, Source | FeatureGroup],
-        features: Sequence[Feature],
-        *,
-        grain: Grain,
-        owner: str,
-        description: str,
-        prepare: Prepare | None = None,
-        prepare_by: Sequence[str] | None = None,
-        every: str | None = None,
-        settle: str | None = None,
-        ttl: str | None = None,
-        publish_delay: str | None = None,
-        derived: Sequence[Feature] = (),
-        on_conflict: Literal["last", "first"] = "last",
-        schedule: str | None = None,
-        retention: str | None = None,
-        online: bool = True,
-        sla: str | None = None,
-        tags: Sequence[str] = (),
-    ) -> None:
-        self.name = name
-        self.version = version
-        self.entity = entity
-        self.source = source
-        self.features = tuple(features)
-        self.grain: Grain = grain
-        self.owner = owner
-        self.description = description
-        self.prepare = prepare
-        self.prepare_by = tuple(prepare_by or ())
-        self.every = every
-        self.settle = settle
-        self.ttl = ttl
-        self.publish_delay = publish_delay
-        self.derived = tuple(derived)
-        self.on_conflict = on_conflict
-        self.schedule = schedule
-        self.retention = retention
-        self.online = online
-        self.sla = sla
-        self.tags = tuple(tags)
+    name: str
+    version: str
+    entity: Entity
+    source: Source | FeatureGroup | Mapping[str, Source | FeatureGroup]
+    features: Sequence[Feature]
+    _: KW_ONLY
+    grain: Grain
+    owner: str
+    description: str
+    prepare: Prepare | None = None
+    prepare_by: Sequence[str] | None = None
+    every: str | None = None
+    settle: str | None = None
+    ttl: str | None = None
+    publish_delay: str | None = None
+    derived: Sequence[Feature] = ()
+    on_conflict: Literal["last", "first"] = "last"
+    schedule: str | None = None
+    retention: str | None = None
+    online: bool = True
+    sla: str | None = None
+    tags: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
         _check(self)
 
     def __repr__(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 from features.entity import DataType, check_name
 from features.errors import DefinitionError
@@ -53,29 +53,17 @@ class FeatureService:
 
     name: str
     features: Sequence[FeatureGroup | str]
+    _: KW_ONLY
+    owner: str
+    description: str
     request: Mapping[str, DataType] | None = None
     derived: Sequence[Feature] = ()
-    owner: str = ""
-    description: str = ""
     sla: str | None = None
 
-    def __init__(
-        self,
-        name: str,
-        features: Sequence[FeatureGroup | str],
-        *,
-        owner: str,
-        description: str,
-        request: Mapping[str, DataType] | None = None,
-        derived: Sequence[Feature] = (),
-        sla: str | None = None,
-    ) -> None:
-        check_name("feature service", name)
-        if not features:
-            raise DefinitionError(f"feature service {name!r} has no features: add groups or references")
-        values = dict(name=name, features=tuple(features), request=request, derived=tuple(derived))
-        for key, value in (values | dict(owner=owner, description=description, sla=sla)).items():
-            object.__setattr__(self, key, value)
+    def __post_init__(self) -> None:
+        check_name("feature service", self.name)
+        if not self.features:
+            raise DefinitionError(f"feature service {self.name!r} has no features: add groups or references")
 
     @property
     def refs(self) -> list[Ref]:

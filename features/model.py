@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 from datetime import timedelta
 
 from sklearn.base import BaseEstimator
 
 from features.entity import check_name
-from features.errors import DefinitionError
+from features.errors import DefinitionError, InvalidInput
 from features.feature_service import FeatureService, Ref
-from features.time import duration
+from features.times import duration
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,42 +29,24 @@ class ModelSpec:
     name: str
     service: FeatureService
     label: str
-    estimator: Callable[[], BaseEstimator]
+    estimator: BaseEstimator
+    _: KW_ONLY
+    owner: str
+    description: str
     label_delay: str = "0s"
     embargo: str | None = None
     metrics: Sequence[str] = ()
     predict_after: str = "0s"
     requires: Sequence[str] = ()
-    owner: str = ""
-    description: str = ""
 
-    def __init__(
-        self,
-        name: str,
-        service: FeatureService,
-        label: str,
-        estimator: Callable[[], BaseEstimator],
-        *,
-        owner: str,
-        description: str,
-        label_delay: str = "0s",
-        embargo: str | None = None,
-        metrics: Sequence[str] = (),
-        predict_after: str = "0s",
-        requires: Sequence[str] = (),
-    ) -> None:
-        check_name("model", name)
-        Ref.parse(label)
-        for text in (label_delay, predict_after, embargo or "0s"):
+    def __post_init__(self) -> None:
+        check_name("model", self.name)
+        Ref.parse(self.label)
+        for text in (self.label_delay, self.predict_after, self.embargo or "0s"):
             try:
                 duration(text)
-            except Exception as error:
-                raise DefinitionError(f"model {name!r}: {error}") from error
-        values = dict(name=name, service=service, label=label, estimator=estimator, label_delay=label_delay)
-        values |= dict(embargo=embargo, metrics=tuple(metrics), predict_after=predict_after)
-        values |= dict(requires=tuple(requires), owner=owner, description=description)
-        for key, value in values.items():
-            object.__setattr__(self, key, value)
+            except InvalidInput as error:
+                raise DefinitionError(f"model {self.name!r}: {error}") from error
 
     @property
     def label_ref(self) -> Ref:

@@ -10,7 +10,7 @@ import polars as pl
 
 from features.entity import DataType, check_name
 from features.errors import DefinitionError, InvalidInput
-from features.time import UTC_US, as_utc, utc_column
+from features.times import UTC_US, as_utc, utc_column
 
 FILE_SHA256 = "_file_sha256"
 RECORD_OFFSET = "_record_offset"

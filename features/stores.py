@@ -1,0 +1,202 @@
+"""Ports: what the engine needs from storage and tracking, as protocols.
+
+``infra`` implements them and ``connect`` injects them; nothing in ``features`` does I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from typing import Any, Protocol
+
+import polars as pl
+
+from features.entity import DataType
+
+Key = tuple[Any, ...]
+"""The values of an entity's key columns, in declared order."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run over one group: what it reads, up to where, and in which pieces.
+
+    Frozen when it is opened; whoever finishes it does exactly this. ``sources`` maps each input to
+    (version after which its commits count as new, version that is read); the first is None for a
+    backfill, which reads everything. ``chunks`` are half-open intervals of event time. ``stamp`` is
+    the run's created_timestamp, ``previous`` the stamp of the group's run before it.
+    """
+
+    number: int
+    kind: str
+    stamp: datetime
+    previous: datetime | None
+    sources: Mapping[str, tuple[int | None, int | None]]
+    chunks: Sequence[tuple[datetime, datetime]]
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TableState:
+    """Where a group's table stands: its Delta version, plans and cursors (source → version)."""
+
+    version: int
+    opened: int
+    closed: int
+    stamp: datetime | None
+    cursors: Mapping[str, int]
+
+
+class FeatureTable(Protocol):
+    """One group's major version in the offline store; one handle for checks and writes."""
+
+    def state(self) -> TableState:
+        """The state as of the newest commit."""
+
+    def open_plan(self, plan: Plan) -> None:
+        """Freeze a plan; raises ConcurrentRun if another runner opened one first."""
+
+    def unfinished(self) -> Plan | None:
+        """The plan that is open, if any."""
+
+    def append(self, plan: Plan, chunk: int, rows: pl.DataFrame) -> bool:
+        """Append a chunk's rows exactly once; False if it was there already."""
+
+    def close_plan(self, plan: Plan, cursors: Mapping[str, int]) -> None:
+        """Close the plan and move the cursors in one commit."""
+
+    def scan(self, version: int | None = None, since: date | None = None, until: date | None = None) -> pl.LazyFrame:
+        """All rows of closed and open plans, bookkeeping included; dates are inclusive bounds."""
+
+
+class OfflineStore(Protocol):
+    """Sources, feature tables and the publish log, in tables with versions."""
+
+    def append_source(
+        self, name: str, rows: pl.DataFrame, *, app_id: str, number: int, dtypes: Mapping[str, DataType]
+    ) -> int | None:
+        """Append rows once per (app_id, number) and return the table's version; None if there already.
+
+        ``rows`` carry their bookkeeping columns; ``number`` only grows within an app_id.
+        """
+
+    def source_version(self, name: str) -> int | None:
+        """The newest version of a source's table; None while it has none."""
+
+    def scan_source(
+        self, name: str, version: int | None = None, since: date | None = None, until: date | None = None
+    ) -> pl.LazyFrame:
+        """A source's rows, bookkeeping included, at a version; dates are inclusive bounds."""
+
+    def source_changes(self, name: str, after: int | None, through: int, columns: Sequence[str]) -> pl.DataFrame:
+        """The distinct values of columns in rows that commits (after, through] added."""
+
+    def feature_table(self, table_id: str, columns: Mapping[str, DataType], keys: Sequence[str]) -> FeatureTable:
+        """The table of a group's major version, created (or widened by new columns) when needed."""
+
+    def has_feature_table(self, table_id: str) -> bool:
+        """Whether the group's major was ever materialized."""
+
+    def publications(self, table_id: str, version: int | None = None) -> pl.DataFrame:
+        """The publish log of a group: plan, target, published_at."""
+
+    def append_publications(self, entries: pl.DataFrame, *, app_id: str, number: int) -> None:
+        """Copy publish entries (group, plan, target, published_at), once per (app_id, number)."""
+
+    def publish_log_version(self) -> int | None:
+        """The newest version of the publish log."""
+
+
+@dataclass(frozen=True)
+class OnlineRow:
+    """One entity's newest row as the online store holds it; ``values`` by feature name."""
+
+    event_timestamp: datetime
+    epoch: int
+    created_timestamp: datetime
+    deleted: bool
+    values: Mapping[str, Any]
+
+    @property
+    def order(self) -> tuple[int, datetime, datetime]:
+        """What decides between two rows of one entity: the greater wins."""
+        return (self.epoch, self.event_timestamp, self.created_timestamp)
+
+
+@dataclass(frozen=True)
+class Publication:
+    """That plans after ``after`` through ``plan`` of a group became visible on a target."""
+
+    table_id: str
+    after: int
+    plan: int
+    published_at: datetime
+
+
+class OnlineStore(Protocol):
+    """The newest row of every entity, readable in microseconds.
+
+    ``target`` names the store in the publish log.
+    """
+
+    target: str
+
+    def write(self, table_id: str, keys: Sequence[str], rows: pl.DataFrame, publication: Publication) -> int:
+        """Merge rows by their order, move the watermark and keep the publication, in one transaction.
+
+        ``rows`` have keys, event_timestamp, created_timestamp, _epoch, _deleted and features, one row
+        an entity. Returns how many rows won.
+        """
+
+    def read(self, table_id: str, keys: Sequence[Key]) -> list[OnlineRow | None]:
+        """The rows of some entities, in order; None where there is none."""
+
+    def watermark(self, table_id: str) -> int:
+        """The last plan that was published; 0 for none."""
+
+    def publications(self, table_id: str) -> list[Publication]:
+        """Every publication kept with the data, oldest first."""
+
+    def count(self, table_id: str) -> int:
+        """How many entities the group has here, deleted ones not counted."""
+
+    def close(self) -> None:
+        """Release the store."""
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """A registered model version and the facts of the run that made it."""
+
+    name: str
+    version: str
+    run_id: str
+    aliases: Sequence[str] = ()
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    params: Mapping[str, str] = field(default_factory=dict)
+    manifest: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Tracker(Protocol):
+    """The experiment tracker and model registry."""
+
+    def log_training(
+        self,
+        name: str,
+        model: Any,
+        *,
+        params: Mapping[str, Any],
+        metrics: Mapping[str, float],
+        manifest: Mapping[str, Any],
+        sample: pl.DataFrame,
+        trained_at: datetime,
+        tags: Mapping[str, str],
+    ) -> ModelVersion:
+        """Log one training run and register its model under ``name`` with the alias "champion"."""
+
+    def model_version(self, name: str, version: str | None = None) -> ModelVersion:
+        """A registered version; None means the champion. Raises TrackingError if there is none."""
+
+    def load_model(self, name: str, version: str | None = None) -> Any:
+        """The fitted estimator of a registered version."""
