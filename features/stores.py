@@ -39,13 +39,13 @@ class Plan:
 
 @dataclass(frozen=True)
 class TableState:
-    """Where a group's table stands: its Delta version, plans and cursors (source → version)."""
+    """Where a group's table stands: its Delta version, newest plans, newest stamp and rollback epoch."""
 
     version: int
     opened: int
     closed: int
     stamp: datetime | None
-    cursors: Mapping[str, int]
+    epoch: int
 
 
 class FeatureTable(Protocol):
@@ -54,11 +54,20 @@ class FeatureTable(Protocol):
     def state(self) -> TableState:
         """The state as of the newest commit."""
 
+    def cursor(self, source: str) -> int | None:
+        """The version of an input up to which its commits were taken in; None for never."""
+
     def open_plan(self, plan: Plan) -> None:
         """Freeze a plan; raises ConcurrentRun if another runner opened one first."""
 
     def unfinished(self) -> Plan | None:
         """The plan that is open, if any."""
+
+    def plan(self, number: int) -> Plan:
+        """The plan of that number, as it was frozen."""
+
+    def has_chunk(self, plan: Plan, chunk: int) -> bool:
+        """Whether a chunk of the plan was committed."""
 
     def append(self, plan: Plan, chunk: int, rows: pl.DataFrame) -> bool:
         """Append a chunk's rows exactly once; False if it was there already."""
@@ -68,6 +77,9 @@ class FeatureTable(Protocol):
 
     def scan(self, version: int | None = None, since: date | None = None, until: date | None = None) -> pl.LazyFrame:
         """All rows of closed and open plans, bookkeeping included; dates are inclusive bounds."""
+
+    def changes(self, after: int | None, through: int, columns: Sequence[str]) -> pl.DataFrame:
+        """The distinct values of columns in rows that commits (after, through] added."""
 
 
 class OfflineStore(Protocol):
@@ -86,8 +98,8 @@ class OfflineStore(Protocol):
 
     def scan_source(
         self, name: str, version: int | None = None, since: date | None = None, until: date | None = None
-    ) -> pl.LazyFrame:
-        """A source's rows, bookkeeping included, at a version; dates are inclusive bounds."""
+    ) -> pl.LazyFrame | None:
+        """A source's rows, bookkeeping included, at a version; dates are inclusive bounds; None without a table."""
 
     def source_changes(self, name: str, after: int | None, through: int, columns: Sequence[str]) -> pl.DataFrame:
         """The distinct values of columns in rows that commits (after, through] added."""
@@ -99,10 +111,16 @@ class OfflineStore(Protocol):
         """Whether the group's major was ever materialized."""
 
     def publications(self, table_id: str, version: int | None = None) -> pl.DataFrame:
-        """The publish log of a group: plan, target, published_at."""
+        """The publish log of a group: target, after, plan (plans after ``after`` through ``plan``), published_at."""
 
     def append_publications(self, entries: pl.DataFrame, *, app_id: str, number: int) -> None:
         """Copy publish entries (group, plan, target, published_at), once per (app_id, number)."""
+
+    def definitions(self) -> pl.DataFrame:
+        """Every applied group definition: name, version, fingerprint, definition (JSON), applied_at."""
+
+    def record_definition(self, row: pl.DataFrame, *, number: int) -> None:
+        """Append an applied definition; ``number`` is how many there were before, plus one."""
 
     def publish_log_version(self) -> int | None:
         """The newest version of the publish log."""

@@ -1,6 +1,6 @@
 """Wafer-test sources: what an STDF file holds, as three tables of raw records.
 
-Missing markers (coordinate −32768, bin 65535, empty ids, TEST_T 0, invalid results) are null.
+Missing markers (coordinate -32768, bin 65535, empty ids, TEST_T 0, invalid results) are null.
 """
 
 from __future__ import annotations

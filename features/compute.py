@@ -1,0 +1,263 @@
+"""Feature values from raw rows: what a group's definition computes, for each grain.
+
+Pure functions over Polars frames. The result has keys, event_timestamp, the features in their stored
+types, and ``_arrival``: a bound on when the newest source row that was used became known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+
+import polars as pl
+
+from features.entity import DataType
+from features.errors import DefinitionError
+from features.feature_group import FeatureGroup
+from features.feature_rows import EVENT, stored_dtype
+from features.inputs import ARRIVAL, event_time, upstream_dtypes
+from features.source import BOOKKEEPING, Source
+from features.times import UTC_US, micros
+
+Frames = Mapping[str, pl.LazyFrame]
+
+_UNTIL = "_until"
+_ROUND = "_round"
+_BOUNDARY = "_boundary"
+_FIRST = "_first_boundary"
+_PRESENT = "_present"
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Which rows to emit: event_timestamp in [start, end) and not after ``cutoff``.
+
+    A row at a boundary b (grains with ``every``) belongs to the interval with start < b ≤ end.
+    """
+
+    start: datetime
+    end: datetime
+    cutoff: datetime
+
+    def keep(self, column: str, *, boundary: bool) -> pl.Expr:
+        """Whether a moment belongs to the interval."""
+        moment = pl.col(column)
+        if boundary:
+            inside = (moment > self.start) & (moment <= self.end)
+        else:
+            inside = (moment >= self.start) & (moment < self.end)
+        return inside & (moment <= self.cutoff)
+
+
+def input_dtypes(origin: Source | FeatureGroup) -> dict[str, DataType]:
+    """The columns that an input delivers, with their types."""
+    if isinstance(origin, Source):
+        return {**origin.dtypes, **BOOKKEEPING}
+    return upstream_dtypes(origin, stored_schema(origin))
+
+
+@cache
+def stored_schema(group: FeatureGroup) -> dict[str, DataType]:
+    """Keys and features with the types they are stored in, found by running the definition on no rows.
+
+    Raises DefinitionError where an expression or ``prepare`` does not fit its inputs.
+    """
+    who = f"feature group {group.name!r}"
+    frames = {n: pl.LazyFrame(schema={**input_dtypes(o), ARRIVAL: UTC_US}) for n, o in group.inputs.items()}
+    _check_inputs(group, frames, who)
+    try:
+        computed = _evaluate(group, prepared(group, frames), []).collect_schema()
+    except pl.exceptions.PolarsError as error:
+        reason = str(error).splitlines()[0]
+        raise DefinitionError(f"{who} does not fit its inputs: {reason}; mend the expression or `prepare`") from error
+    schema: dict[str, DataType] = {key: group.entity.keys[key] for key in group.keys}
+    return schema | {name: stored_dtype(who, name, computed[name]) for name in group.feature_names}
+
+
+def prepared(group: FeatureGroup, frames: Frames) -> pl.LazyFrame:
+    """What the expressions see: the group's ``prepare`` over its inputs, or its one input."""
+    if group.prepare is None:
+        return next(iter(frames.values()))
+    if isinstance(group.source, Mapping):
+        frame = group.prepare(**frames)
+    else:
+        frame = group.prepare(next(iter(frames.values())))
+    return frame if ARRIVAL in frame.collect_schema() else _with_arrival(group, frame, frames)
+
+
+def compute(group: FeatureGroup, frames: Frames, interval: Interval) -> pl.DataFrame:
+    """The rows that the group has in the interval, from the raw rows that may matter for it.
+
+    ``frames`` hold whole key groups (``prepare_by``, entity) and, for windows, all rows of the
+    largest window before the interval. Rows with a null key are left out.
+    """
+    schema = stored_schema(group)
+    match group.grain:
+        case "event":
+            rows = _event_rows(group, frames)
+        case "entity":
+            rows = _entity_rows(group, frames, interval)
+        case "window":
+            rows = _window_rows(group, frames, interval)
+    kept = rows.filter(interval.keep(EVENT, boundary=group.every is not None))
+    kept = kept.filter(pl.all_horizontal(pl.col(k).is_not_null() for k in group.keys))
+    keys = [pl.col(k).cast(schema[k]) for k in group.keys]
+    values = [pl.col(f).cast(schema[f]) for f in group.feature_names]
+    return kept.select(*keys, EVENT, *values, ARRIVAL).collect()
+
+
+def first_time(group: FeatureGroup) -> str:
+    """The event-time column of the group's first input."""
+    return event_time(next(iter(group.inputs.values())))
+
+
+def _check_inputs(group: FeatureGroup, frames: Frames, who: str) -> None:
+    """Refuse inputs that lack the columns by which the engine keeps rows together."""
+    needed = list(group.prepare_by) or (group.keys if group.grain == "entity" else [])
+    for name, frame in frames.items():
+        missing = [c for c in needed if c not in frame.collect_schema()]
+        if missing:
+            raise DefinitionError(f"{who}: input {name!r} lacks column(s) {missing}; add them or change `prepare_by`")
+    if group.grain == "entity" and not set(group.prepare_by) <= set(group.keys):
+        raise DefinitionError(f"{who}: with grain 'entity', `prepare_by` may name entity keys only ({group.keys})")
+
+
+def _with_arrival(group: FeatureGroup, frame: pl.LazyFrame, frames: Frames) -> pl.LazyFrame:
+    """Give prepared rows a bound on their arrival: the latest of their key group's rows up to then."""
+    late = any(isinstance(o, FeatureGroup) or o.live_since is not None for o in group.inputs.values())
+    time = first_time(group)
+    if not late:
+        return frame.with_columns(pl.col(time).alias(ARRIVAL))
+    by = [c for c in group.prepare_by if c in frame.collect_schema()]
+    raw = [
+        frames[name].select(*by, pl.col(event_time(origin)).alias(time), ARRIVAL)
+        for name, origin in group.inputs.items()
+    ]
+    newest = pl.col(ARRIVAL).cum_max()
+    known = pl.concat(raw).sort(time).with_columns(newest.over(by) if by else newest)
+    return frame.sort(time).join_asof(known, on=time, by=by or None, strategy="backward", check_sortedness=False)
+
+
+def _evaluate(group: FeatureGroup, frame: pl.LazyFrame, by: list[str]) -> pl.LazyFrame:
+    """The group's expressions over a prepared frame; per entity (and ``by``) unless the grain is event."""
+    time = first_time(group)
+    values = [f.expr.alias(f.name) for f in group.features]
+    if group.grain == "event":
+        return frame.select(*group.keys, pl.col(time).alias(EVENT), *by, *values, ARRIVAL)
+    # In order, so that equal input gives equal floats as far as Polars allows.
+    ordered = frame.sort(by=[*group.keys, *by, time], nulls_last=True)
+    return ordered.group_by([*group.keys, *by], maintain_order=True).agg(*values, pl.col(ARRIVAL).max())
+
+
+def _event_rows(group: FeatureGroup, frames: Frames) -> pl.LazyFrame:
+    """One row per (entity, event time): that of the greatest source key."""
+    frame = prepared(group, frames)
+    origin = next(iter(group.inputs.values()))
+    there = frame.collect_schema()
+    keys = [k for k in (origin.keys or ()) if k in there] if isinstance(origin, Source) else []
+    ties = [f"_tie_{k}" for k in keys]
+    frame = frame.with_columns(pl.col(k).alias(tie) for k, tie in zip(keys, ties, strict=True))
+    # Without source keys the greatest values win, so that input order decides nothing.
+    order = [*group.keys, EVENT, *ties, *group.feature_names]
+    rows = _evaluate(group, frame, ties).sort(order, nulls_last=False)
+    return rows.unique(subset=[*group.keys, EVENT], keep="last", maintain_order=True)
+
+
+def _entity_rows(group: FeatureGroup, frames: Frames, interval: Interval) -> pl.LazyFrame:
+    """One row per emission moment of an entity, over the raw rows that it had by then.
+
+    Each round computes one moment per entity, so that ``prepare`` never sees a later row.
+    """
+    moments = _moments(group, frames, interval)
+    rounds = moments.select(pl.col(_ROUND).max()).item()
+    if rounds is None:
+        return _evaluate(group, prepared(group, frames), []).head(0).with_columns(pl.lit(None, UTC_US).alias(EVENT))
+    results = []
+    for number in range(rounds + 1):
+        due = moments.lazy().filter(pl.col(_ROUND) == number).select(*group.keys, EVENT, _UNTIL)
+        seen = {
+            name: frames[name].join(due, on=group.keys).filter(pl.col(event_time(origin)) < pl.col(_UNTIL))
+            for name, origin in group.inputs.items()
+        }
+        limited = {name: frame.drop(EVENT, _UNTIL, strict=False) for name, frame in seen.items()}
+        results.append(_evaluate(group, prepared(group, limited), []).join(due.drop(_UNTIL), on=group.keys))
+    return pl.concat(results)
+
+
+def _moments(group: FeatureGroup, frames: Frames, interval: Interval) -> pl.DataFrame:
+    """When entities emit: keys, event_timestamp, ``_until`` (exclusive bound of rows seen), ``_round``."""
+    times = [frames[n].select(*group.keys, pl.col(event_time(o)).alias(EVENT)) for n, o in group.inputs.items()]
+    events = pl.concat(times).filter(pl.all_horizontal(pl.col(k).is_not_null() for k in group.keys)).unique()
+    moment = pl.col(EVENT)
+    if group.settle is not None:
+        quiet = pl.duration(microseconds=micros(group.settle))
+        following = moment.shift(-1).over(group.keys, order_by=EVENT)
+        ends = (following.is_not_null() & (following - moment >= quiet)) | (
+            following.is_null() & (pl.lit(interval.cutoff, UTC_US) - moment >= quiet)
+        )
+        found = events.filter(ends).with_columns((moment + pl.duration(microseconds=1)).alias(_UNTIL))
+    else:
+        every = micros(group.every or "")
+        boundary = ((moment.dt.timestamp("us") // every + 1) * every).cast(UTC_US)
+        found = events.select(*group.keys, boundary.alias(EVENT)).unique().with_columns(moment.alias(_UNTIL))
+    found = found.filter(interval.keep(EVENT, boundary=group.every is not None))
+    order = (moment.rank("ordinal").over(group.keys) - 1).cast(pl.Int64)
+    return found.with_columns(order.alias(_ROUND)).collect()
+
+
+def _window_rows(group: FeatureGroup, frames: Frames, interval: Interval) -> pl.LazyFrame:
+    """Per entity and boundary b the aggregates over [b − window, b), where a row enters or leaves.
+
+    A row counts from the first boundary b with arrival ≤ b + publish_delay: late rows change later
+    boundaries, never ones already served.
+    """
+    every = micros(group.every or "")
+    moment = pl.col(first_time(group)).dt.timestamp("us")
+    known = pl.col(ARRIVAL).dt.timestamp("us") - micros(group.delay)
+    first = pl.max_horizontal(moment // every + 1, -((-known) // every)) * every
+    frame = prepared(group, frames).with_columns(first.alias(_FIRST))
+    spans = sorted({micros(f.window or "") for f in group.features})
+    emissions = _emissions(group, frame, interval, spans, moment, every)
+    rows = emissions
+    for span in spans:
+        members = [f for f in group.features if micros(f.window or "") == span]
+        last = (moment + span) // every * every
+        low, high = _bounds(interval, every)
+        boundaries = pl.int_ranges(pl.max_horizontal(_FIRST, low), pl.min_horizontal(last, high) + 1, every)
+        pieces = frame.with_columns(boundaries.alias(_BOUNDARY)).filter(pl.col(_BOUNDARY).list.len() > 0)
+        pieces = pieces.explode(_BOUNDARY).join(emissions, on=[*group.keys, _BOUNDARY], how="semi")
+        ordered = pieces.sort(by=[*group.keys, _BOUNDARY, first_time(group)])
+        values = [f.expr.alias(f.name) for f in members]
+        found = ordered.group_by([*group.keys, _BOUNDARY], maintain_order=True).agg(*values)
+        found = found.with_columns(pl.lit(True).alias(_PRESENT))
+        rows = rows.join(found, on=[*group.keys, _BOUNDARY], how="left")
+        nothing = frame.head(0).select(values).collect().row(0, named=True)
+        filled = [pl.when(_PRESENT).then(pl.col(n)).otherwise(pl.lit(v)).alias(n) for n, v in nothing.items()]
+        rows = rows.with_columns(filled).drop(_PRESENT)
+    moments = pl.col(_BOUNDARY).cast(UTC_US)
+    return rows.with_columns(moments.alias(EVENT), moments.alias(ARRIVAL))
+
+
+def _bounds(interval: Interval, every: int) -> tuple[pl.Expr, pl.Expr]:
+    """The first and last boundary of an interval, in µs."""
+    first = pl.lit(interval.start, UTC_US).dt.timestamp("us") // every * every + every
+    last = pl.lit(min(interval.end, interval.cutoff), UTC_US).dt.timestamp("us") // every * every
+    return first, last
+
+
+def _emissions(
+    group: FeatureGroup, frame: pl.LazyFrame, interval: Interval, spans: list[int], moment: pl.Expr, every: int
+) -> pl.LazyFrame:
+    """The boundaries in the interval at which a row enters, leaves or becomes known."""
+    low, high = _bounds(interval, every)
+    changes = [frame.select(*group.keys, pl.col(_FIRST).alias(_BOUNDARY), (moment + spans[-1]).alias(_UNTIL))]
+    changes[0] = changes[0].filter(pl.col(_BOUNDARY) <= pl.col(_UNTIL)).drop(_UNTIL)
+    for span in spans:
+        leaves = ((moment + span) // every + 1) * every
+        entered = pl.col(_FIRST) <= moment + span
+        changes.append(frame.filter(entered).select(*group.keys, leaves.alias(_BOUNDARY)))
+    inside = (pl.col(_BOUNDARY) >= low) & (pl.col(_BOUNDARY) <= high)
+    whole = pl.all_horizontal(pl.col(k).is_not_null() for k in group.keys)
+    return pl.concat(changes).filter(inside & whole).unique()

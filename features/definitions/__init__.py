@@ -1,0 +1,32 @@
+"""The definitions shipped with featurefab, gathered by one explicit list."""
+
+from __future__ import annotations
+
+from features.definitions.wafer import (
+    device_parametrics,
+    die_outcomes,
+    spatial_correlations,
+    temporal_trends,
+    test_fail,
+    test_fail_prediction,
+    wafer_aggregates,
+    wafer_outcomes,
+    wafer_yield,
+    yield_prediction,
+)
+from features.registry import Registry
+
+REGISTRY = Registry(
+    [
+        wafer_aggregates,
+        device_parametrics,
+        spatial_correlations,
+        temporal_trends,
+        wafer_outcomes,
+        die_outcomes,
+        yield_prediction,
+        test_fail_prediction,
+        wafer_yield,
+        test_fail,
+    ]
+)

@@ -1,0 +1,121 @@
+"""Derived features: element-wise Polars expressions over stored features and request values.
+
+The same expression object runs offline over a frame and online over a request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from features.errors import DefinitionError
+from features.feature_group import Feature, FeatureGroup
+from features.feature_service import FeatureService, Ref
+from features.registry import Registry
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What a request resolves to: the refs to answer, what to read for them and what to derive.
+
+    ``stored`` maps each group to the features read from it; ``names`` are the output columns in
+    order; ``derived`` are (output name, feature, columns it may see by the name it uses).
+    """
+
+    refs: Sequence[Ref]
+    stored: Mapping[str, Sequence[str]]
+    names: Mapping[Ref, str]
+    derived: Sequence[tuple[str, Feature, Mapping[str, str]]]
+    request: Sequence[str]
+
+    @property
+    def outputs(self) -> list[str]:
+        """The output columns, in order."""
+        own = [self.names[ref] for ref in self.refs]
+        return own + [name for name, _, _ in self.derived if name not in own]
+
+    def stored_refs(self) -> list[Ref]:
+        """The refs whose values come from a store."""
+        return [r for r in self.refs if r.feature in self.stored.get(r.group, ())]
+
+
+def select(
+    registry: Registry, features: FeatureService | Sequence[str], *, full_feature_names: bool = False
+) -> Selection:
+    """Resolve references or a service against the registry.
+
+    Raises DefinitionError where two outputs would share a name, or a derived expression needs what
+    is not there.
+    """
+    refs = registry.resolve(features)
+    service = features if isinstance(features, FeatureService) else None
+    names = {ref: ref.full_name if full_feature_names else ref.feature for ref in refs}
+    doubled = sorted({n for n in names.values() if list(names.values()).count(n) > 1})
+    if doubled:
+        raise DefinitionError(f"feature name(s) {doubled} come from several groups: ask with full_feature_names=True")
+    stored: dict[str, list[str]] = {}
+    derived: list[tuple[str, Feature, Mapping[str, str]]] = []
+    for ref in refs:
+        group = registry.group(ref.group)
+        own = {f.name: f for f in group.derived}.get(ref.feature)
+        if own is None:
+            _add(stored, group.name, ref.feature)
+        else:
+            derived.append((names[ref], own, _group_columns(group, own, stored)))
+    request = list(service.request or {}) if service else []
+    for feature in service.derived if service else ():
+        if feature.name in names.values():
+            raise DefinitionError(f"derived feature {feature.name!r} has the name of another output: rename it")
+        derived.append((feature.name, feature, _service_columns(registry, names, feature, request)))
+    return Selection(refs, stored, names, derived, request)
+
+
+def column(group: str, feature: str) -> str:
+    """The column that holds a stored feature while a request is worked on."""
+    return f"{group}__{feature}"
+
+
+def evaluate(frame: pl.DataFrame, selection: Selection) -> pl.DataFrame:
+    """Add the derived features to a frame with the stored columns (see ``column``) and request values."""
+    for name, feature, columns in selection.derived:
+        view = frame.select(pl.col(there).alias(used) for used, there in columns.items())
+        frame = frame.with_columns(view.select(feature.expr.alias(name)).to_series())
+    return frame
+
+
+def _add(stored: dict[str, list[str]], group: str, feature: str) -> None:
+    features = stored.setdefault(group, [])
+    if feature not in features:
+        features.append(feature)
+
+
+def _group_columns(group: FeatureGroup, feature: Feature, stored: dict[str, list[str]]) -> dict[str, str]:
+    """What a group's derived feature reads: features of the same group by short name."""
+    columns = {}
+    for root in feature.expr.meta.root_names():
+        if root not in group.feature_names:
+            raise DefinitionError(f"derived feature {group.name}:{feature.name} reads {root!r}, not one of its features")
+        _add(stored, group.name, root)
+        columns[root] = column(group.name, root)
+    return columns
+
+
+def _service_columns(
+    registry: Registry, names: Mapping[Ref, str], feature: Feature, request: Sequence[str]
+) -> dict[str, str]:
+    """What a service's derived feature reads: its features by short or full name, and request values."""
+    columns = {}
+    for root in feature.expr.meta.root_names():
+        if root in request:
+            columns[root] = root
+            continue
+        found = [ref for ref in names if root in (ref.feature, ref.full_name)]
+        if len(found) != 1:
+            problem = "is not among its features or request values" if not found else "is ambiguous: use the full name"
+            raise DefinitionError(f"derived feature {feature.name!r} reads {root!r}, which {problem}")
+        group = registry.group(found[0].group)
+        there = found[0].feature in group.feature_names
+        columns[root] = column(group.name, found[0].feature) if there else names[found[0]]
+    return columns

@@ -1,0 +1,127 @@
+"""Inputs of a group as the engine reads them: sources and upstream groups behind one shape."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import polars as pl
+
+from features.entity import DataType
+from features.feature_group import FeatureGroup
+from features.feature_rows import CREATED, DELETED, EVENT, winners
+from features.source import EVENT_DATE, INGESTED_AT, Source
+from features.stores import FeatureTable, OfflineStore
+from features.times import UTC_US
+
+ARRIVAL = "_arrival"
+"""When a raw row became known: its ingestion once the source was live, else its event time."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """A source or an upstream group under the name that ``prepare`` knows it by.
+
+    ``dtypes`` are the columns it delivers: declared or stored columns and bookkeeping.
+    """
+
+    name: str
+    origin: Source | FeatureGroup
+    dtypes: Mapping[str, DataType]
+    store: OfflineStore
+
+    @property
+    def time(self) -> str:
+        """The column with the event time."""
+        return event_time(self.origin)
+
+    @property
+    def arrives_late(self) -> bool:
+        """Whether rows may have arrived after their event time."""
+        return isinstance(self.origin, FeatureGroup) or self.origin.live_since is not None
+
+    def version(self) -> int | None:
+        """The newest version of the input's table; None while there is none."""
+        if isinstance(self.origin, Source):
+            return self.store.source_version(self.origin.name)
+        if not self.store.has_feature_table(self.origin.table_id):
+            return None
+        return self._table(self.origin).state().version
+
+    def scan(
+        self,
+        version: int | None,
+        cutoff: datetime,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        scope: pl.DataFrame | None = None,
+    ) -> pl.LazyFrame:
+        """The rows at a version with event time ≤ cutoff and in [start, end), one per record.
+
+        ``scope`` keeps the rows whose values in its columns occur in it (those it has of this input).
+        """
+        raw = self._raw(version, start, min(cutoff, end or cutoff))
+        if raw is None:
+            return pl.LazyFrame(schema={**self.dtypes, ARRIVAL: UTC_US})
+        time = pl.col(self.time)
+        raw = raw.filter(time <= cutoff)
+        raw = raw if start is None else raw.filter(time >= start)
+        raw = raw if end is None else raw.filter(time < end)
+        if scope is not None:
+            raw = within(raw, scope)
+        if isinstance(self.origin, Source):
+            return self._records(self.origin, raw)
+        newest = winners(raw, [*self.origin.keys, EVENT]).filter(~pl.col(DELETED))
+        named = newest.rename({CREATED: INGESTED_AT}).select(list(self.dtypes))
+        return named.with_columns(pl.col(INGESTED_AT).alias(ARRIVAL))
+
+    def changes(self, after: int | None, through: int | None, columns: Sequence[str]) -> pl.DataFrame:
+        """The distinct values of columns in the rows that commits (after, through] added."""
+        if through is None or (after is not None and after >= through):
+            return pl.DataFrame(schema={c: self.dtypes[c] for c in columns})
+        if isinstance(self.origin, Source):
+            return self.store.source_changes(self.origin.name, after, through, columns)
+        return self._table(self.origin).changes(after, through, columns)
+
+    def _table(self, group: FeatureGroup) -> FeatureTable:
+        columns = {c: self.dtypes[c] for c in (*group.keys, *group.feature_names)}
+        return self.store.feature_table(group.table_id, columns, group.keys)
+
+    def _raw(self, version: int | None, start: datetime | None, last: datetime) -> pl.LazyFrame | None:
+        if version is None:
+            return None
+        since = start.date() if start else None
+        if isinstance(self.origin, Source):
+            return self.store.scan_source(self.origin.name, version, since, last.date())
+        return self._table(self.origin).scan(version, since, last.date())
+
+    def _records(self, source: Source, raw: pl.LazyFrame) -> pl.LazyFrame:
+        if source.keys:
+            raw = raw.sort(INGESTED_AT).unique(subset=[*source.keys, source.event_timestamp], keep="last")
+        arrival = pl.col(source.event_timestamp)
+        if source.live_since is not None:
+            live = pl.col(INGESTED_AT) >= source.live_since
+            arrival = pl.when(live).then(pl.max_horizontal(INGESTED_AT, source.event_timestamp)).otherwise(arrival)
+        return raw.with_columns(arrival.alias(ARRIVAL))
+
+
+def event_time(origin: Source | FeatureGroup) -> str:
+    """The column with the event time of a source or of a group's rows."""
+    return origin.event_timestamp if isinstance(origin, Source) else EVENT
+
+
+def within(frame: pl.LazyFrame, scope: pl.DataFrame) -> pl.LazyFrame:
+    """The rows whose values in the scope's columns occur in the scope; nulls match nulls."""
+    first = scope.columns[0]
+    if 0 < scope.height <= 10_000:
+        # A literal filter on one column lets file and row-group statistics prune; the join decides.
+        values = scope[first].unique()
+        held = pl.col(first).is_in(values.drop_nulls().implode())
+        frame = frame.filter(held | pl.col(first).is_null() if values.null_count() else held)
+    return frame.join(scope.lazy(), on=scope.columns, how="semi", nulls_equal=True)
+
+
+def upstream_dtypes(group: FeatureGroup, stored: Mapping[str, DataType]) -> dict[str, DataType]:
+    """What an upstream group delivers: keys, event time, features, and when its rows were written."""
+    return {**stored, EVENT: UTC_US, INGESTED_AT: UTC_US, EVENT_DATE: pl.Date()}

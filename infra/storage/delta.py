@@ -1,0 +1,118 @@
+"""The offline store on Delta Lake: sources, feature tables, the publish log and plain logs.
+
+Exactly once rests on Delta's transaction ids: each append names (app id, number), and the number an
+app id has reached is checked and written through one table handle, so a lost race fails the commit
+instead of appending twice (SEMANTICS.md §5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import date
+from pathlib import Path
+
+import polars as pl
+
+from features.entity import DataType
+from features.source import EVENT_DATE
+from features.times import UTC_US
+from infra.storage.delta_features import DeltaFeatureTable
+from infra.storage.delta_io import Table
+
+PUBLISH_LOG = "publish_log"
+_PUBLISH_COLUMNS: dict[str, DataType] = {
+    "table_id": pl.String(),
+    "target": pl.String(),
+    "after": pl.Int64(),
+    "plan": pl.Int64(),
+    "published_at": UTC_US,
+}
+DEFINITIONS = "registry/groups"
+_DEFINITION_COLUMNS: dict[str, DataType] = {
+    "name": pl.String(),
+    "version": pl.String(),
+    "fingerprint": pl.String(),
+    "definition": pl.String(),
+    "applied_at": UTC_US,
+}
+
+
+class DeltaLake:
+    """Implements features.stores.OfflineStore under one root, a folder or an object-store URL.
+
+    Besides sources and feature tables it keeps plain logs (the ingest ledger, quarantine,
+    predictions, ...) by their path under the root.
+    """
+
+    def __init__(self, root: str | Path, storage_options: Mapping[str, str] | None = None) -> None:
+        self.root = str(root).rstrip("/")
+        self._options = dict(storage_options or {})
+        self._tables: dict[str, Table] = {}
+
+    def table(self, path: str) -> Table:
+        """The table at a path under the root, existing or not yet."""
+        if path not in self._tables:
+            self._tables[path] = Table(f"{self.root}/{path}", self._options)
+        return self._tables[path]
+
+    def append_log(self, path: str, rows: pl.DataFrame, *, app_id: str, number: int) -> int | None:
+        """Append to a plain log once per (app_id, number); its new version, or None if there already."""
+        return self.table(path).append_once(rows, app_id, number)
+
+    def scan_log(self, path: str, version: int | None = None) -> pl.LazyFrame | None:
+        """A plain log's rows; None while it was never written."""
+        return self.table(path).scan(version)
+
+    def append_source(
+        self, name: str, rows: pl.DataFrame, *, app_id: str, number: int, dtypes: Mapping[str, DataType]
+    ) -> int | None:
+        """Append rows once per (app_id, number) and return the table's version; None if there already."""
+        table = self.table(f"bronze/{name}")
+        table.ensure(dtypes, [EVENT_DATE])
+        return table.append_once(rows.select(list(dtypes)), app_id, number, partition_by=[EVENT_DATE])
+
+    def source_version(self, name: str) -> int | None:
+        """The newest version of a source's table; None while it has none."""
+        return self.table(f"bronze/{name}").version()
+
+    def scan_source(
+        self, name: str, version: int | None = None, since: date | None = None, until: date | None = None
+    ) -> pl.LazyFrame | None:
+        """A source's rows, bookkeeping included, at a version; None while there is no table."""
+        return self.table(f"bronze/{name}").scan(version, since, until)
+
+    def source_changes(self, name: str, after: int | None, through: int, columns: Sequence[str]) -> pl.DataFrame:
+        """The distinct values of columns in rows that commits (after, through] added."""
+        return self.table(f"bronze/{name}").changes(after, through, columns)
+
+    def feature_table(self, table_id: str, columns: Mapping[str, DataType], keys: Sequence[str]) -> DeltaFeatureTable:
+        """The table of a group's major version, created (or widened by new columns) when needed."""
+        return DeltaFeatureTable(self.table(f"features/{table_id}"), columns, keys)
+
+    def has_feature_table(self, table_id: str) -> bool:
+        """Whether the group's major was ever materialized."""
+        return self.table(f"features/{table_id}").version() is not None
+
+    def publications(self, table_id: str, version: int | None = None) -> pl.DataFrame:
+        """The publish log of a group: target, after, plan, published_at."""
+        frame = self.scan_log(PUBLISH_LOG, version)
+        if frame is None:
+            return pl.DataFrame(schema=_PUBLISH_COLUMNS)
+        return frame.filter(pl.col("table_id") == table_id).collect()
+
+    def append_publications(self, entries: pl.DataFrame, *, app_id: str, number: int) -> None:
+        """Copy publish entries (table_id, target, after, plan, published_at), once per (app_id, number)."""
+        self.append_log(PUBLISH_LOG, entries.select(list(_PUBLISH_COLUMNS)), app_id=app_id, number=number)
+
+    def definitions(self) -> pl.DataFrame:
+        """Every applied group definition: name, version, fingerprint, definition (JSON), applied_at."""
+        frame = self.scan_log(DEFINITIONS)
+        return pl.DataFrame(schema=_DEFINITION_COLUMNS) if frame is None else frame.collect()
+
+    def record_definition(self, row: pl.DataFrame, *, number: int) -> None:
+        """Append an applied definition; ``number`` is how many there were before, plus one."""
+        self.append_log(DEFINITIONS, row.select(list(_DEFINITION_COLUMNS)), app_id="definitions", number=number)
+
+    def publish_log_version(self) -> int | None:
+        """The newest version of the publish log."""
+        return self.table(PUBLISH_LOG).version()

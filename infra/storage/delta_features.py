@@ -1,0 +1,133 @@
+"""A group's feature table on Delta: rows, plans and cursors in one transaction log."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime
+from typing import Any
+
+import polars as pl
+
+from features.entity import DataType
+from features.errors import StorageError
+from features.feature_rows import table_columns
+from features.source import EVENT_DATE
+from features.stores import Plan, TableState
+from features.times import from_micros, to_micros
+from infra.storage.delta_io import Table, translated
+
+_PLAN = "featurefab.plan"
+_CURSOR = "cursor:"
+
+
+class DeltaFeatureTable:
+    """Implements features.stores.FeatureTable.
+
+    Plans are app transactions: ``plan`` and ``done`` count them, ``stamp`` is the newest run's
+    created_timestamp in µs, ``chunk:i`` the last plan whose chunk i is in, ``cursor:<input>`` the
+    input's version up to which commits were taken in. The plan's content rides in the opening
+    commit's metadata.
+    """
+
+    def __init__(self, table: Table, columns: Mapping[str, DataType], keys: Sequence[str]) -> None:
+        self._table = table
+        self._columns = table_columns(columns, keys)
+        table.ensure(self._columns, [EVENT_DATE])
+
+    def state(self) -> TableState:
+        """The state as of the newest commit."""
+        handle = self._table.handle()
+        assert handle is not None  # ensured in __init__
+        stamp = self._table.reached("stamp")
+        return TableState(
+            version=handle.version(),
+            opened=max(self._table.reached("plan"), 0),
+            closed=max(self._table.reached("done"), 0),
+            stamp=from_micros(stamp) if stamp >= 0 else None,
+            epoch=max(self._table.reached("epoch"), 0),
+        )
+
+    def cursor(self, source: str) -> int | None:
+        """The version of an input up to which its commits were taken in; None for never."""
+        reached = self._table.reached(_CURSOR + source)
+        return reached if reached >= 0 else None
+
+    def open_plan(self, plan: Plan) -> None:
+        """Freeze a plan; raises ConcurrentRun if another runner opened one first."""
+        transactions = {"plan": plan.number, "stamp": to_micros(plan.stamp)}
+        self._table.append(self._empty(), transactions, {_PLAN: json.dumps(_to_json(plan))})
+
+    def unfinished(self) -> Plan | None:
+        """The plan that is open, if any."""
+        state = self.state()
+        return self.plan(state.opened) if state.opened > state.closed else None
+
+    def plan(self, number: int) -> Plan:
+        """The plan of that number, as it was frozen."""
+        handle = self._table.handle()
+        assert handle is not None  # ensured in __init__
+        with translated(self._table.uri):
+            for limit in (64, None):  # an open plan is near the end of the log
+                for commit in handle.history(limit):
+                    if _PLAN in commit and (content := json.loads(commit[_PLAN]))["number"] == number:
+                        return _from_json(content)
+        raise StorageError(f"{self._table.uri}: plan {number} is not in the log; was its log cleaned up?")
+
+    def append(self, plan: Plan, chunk: int, rows: pl.DataFrame) -> bool:
+        """Append a chunk's rows exactly once; False if it was there already."""
+        if self.has_chunk(plan, chunk):
+            return False
+        dated = rows.with_columns(pl.col("event_timestamp").dt.date().alias(EVENT_DATE)).select(list(self._columns))
+        self._table.append(dated, {f"chunk:{chunk}": plan.number})
+        return True
+
+    def has_chunk(self, plan: Plan, chunk: int) -> bool:
+        """Whether a chunk of the plan was committed."""
+        self._table.handle()
+        return self._table.reached(f"chunk:{chunk}") >= plan.number
+
+    def close_plan(self, plan: Plan, cursors: Mapping[str, int]) -> None:
+        """Close the plan and move the cursors in one commit."""
+        moved = {_CURSOR + source: version for source, version in cursors.items()}
+        self._table.append(self._empty(), {"done": plan.number, **moved})
+
+    def scan(self, version: int | None = None, since: date | None = None, until: date | None = None) -> pl.LazyFrame:
+        """All rows, those of a plan still open included; dates are inclusive bounds."""
+        frame = self._table.scan(version, since, until)
+        assert frame is not None  # ensured in __init__
+        missing = set(self._columns) - set(frame.collect_schema().names())
+        # An old version lacks the columns of later features: they are null there.
+        return frame.with_columns(pl.lit(None, self._columns[c]).alias(c) for c in sorted(missing))
+
+    def changes(self, after: int | None, through: int, columns: Sequence[str]) -> pl.DataFrame:
+        """The distinct values of columns in rows that commits (after, through] added."""
+        return self._table.changes(after, through, columns)
+
+    def _empty(self) -> pl.DataFrame:
+        return pl.DataFrame(schema=self._columns)
+
+
+def _to_json(plan: Plan) -> dict[str, Any]:
+    return {
+        "number": plan.number,
+        "kind": plan.kind,
+        "stamp": plan.stamp.isoformat(),
+        "previous": plan.previous.isoformat() if plan.previous else None,
+        "sources": {name: list(span) for name, span in plan.sources.items()},
+        "chunks": [[start.isoformat(), end.isoformat()] for start, end in plan.chunks],
+        "details": dict(plan.details),
+    }
+
+
+def _from_json(content: Mapping[str, Any]) -> Plan:
+    moment = datetime.fromisoformat
+    return Plan(
+        number=content["number"],
+        kind=content["kind"],
+        stamp=moment(content["stamp"]),
+        previous=moment(content["previous"]) if content["previous"] else None,
+        sources={name: (span[0], span[1]) for name, span in content["sources"].items()},
+        chunks=[(moment(start), moment(end)) for start, end in content["chunks"]],
+        details=content["details"],
+    )
