@@ -73,7 +73,7 @@ class FeatureGroup:
     owner: str
     description: str
     prepare: Prepare | None = None
-    prepare_by: Sequence[str] | None = None
+    prepare_by: Sequence[str] = ()
     every: str | None = None
     settle: str | None = None
     ttl: str | None = None

@@ -30,7 +30,7 @@ def describe_group(group: FeatureGroup) -> dict[str, Any]:
         "on_conflict": group.on_conflict,
         "publish_delay": group.publish_delay,
         "prepare": source_text(group.prepare) if group.prepare else None,
-        "prepare_by": list(group.prepare_by or ()),
+        "prepare_by": list(group.prepare_by),
         "features": [_feature(f) for f in group.features],
         "derived": [_feature(f) for f in group.derived],
     }

@@ -115,7 +115,9 @@ class Materializer:
             after, version = plan.sources[name]
             if after is None and version is not None:
                 return BEGINNING
-            moments += item.changes(after, version, [item.time]).select(pl.col(item.time).min()).to_series().drop_nulls()
+            changed = item.changes(after, version, [item.time])
+            if not changed.is_empty():
+                moments.append(changed.select(pl.col(item.time).min()).item())
         return min(moments)
 
     def _with_chunks(self, inputs: dict[str, Input], plan: Plan, start: datetime, end: datetime) -> Plan:

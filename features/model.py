@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from datetime import timedelta
-
-from sklearn.base import BaseEstimator
+from typing import TYPE_CHECKING
 
 from features.entity import check_name
 from features.errors import DefinitionError, InvalidInput
 from features.feature_service import FeatureService, Ref
 from features.times import duration
+
+if TYPE_CHECKING:  # scikit-learn takes a second to import, and a definition only holds the estimator
+    from sklearn.base import BaseEstimator
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,10 +7,12 @@ from features.definitions.wafer import (
     die_outcomes,
     spatial_correlations,
     temporal_trends,
-    test_fail,
-    test_fail_prediction,
     wafer_aggregates,
     wafer_outcomes,
+)
+from features.definitions.wafer_models import (
+    test_fail,
+    test_fail_prediction,
     wafer_yield,
     yield_prediction,
 )

@@ -165,9 +165,9 @@ def ratio(part: pl.Expr, whole: pl.Expr) -> pl.Expr:
 
 
 def _with_known_state(dies: pl.LazyFrame) -> pl.LazyFrame:
-    """Add how each attempt, in order, changes what is known of its die, so that sums over earlier rows count each die once.
+    """Add how each attempt, in order, changes what is known of its die.
 
-    A first attempt that passed adds (1 tested, 1 passed); a retest that fails adds (0, -1).
+    Sums over earlier rows then count each die once, by its last attempt. A first attempt that passed adds (1 tested, 1 passed); a retest that fails adds (0, -1).
     """
     tested = pl.col("passed").is_not_null().cast(pl.Int32)
     passed = pl.col("passed").fill_null(value=False).cast(pl.Int32)

@@ -1,0 +1,182 @@
+"""The feature store: one object for writing sources, materializing, syncing and reading features."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime
+from types import TracebackType
+from typing import Any
+
+import polars as pl
+
+from features.errors import DefinitionChanged
+from features.feature_group import FeatureGroup
+from features.feature_rows import DELETED, EVENT, PLAN, winners
+from features.feature_service import FeatureService
+from features.fingerprint import describe_group, fingerprint
+from features.materialization import MaterializationRun, Materializer, Progress
+from features.online import OnlineResponse, OnlineRetrieval
+from features.point_in_time import History
+from features.registry import Registry
+from features.retrieval import HistoricalRetrieval, Pins, TrainingSet
+from features.source import BOOKKEEPING, EVENT_DATE, FILE_SHA256, INGESTED_AT, RECORD_OFFSET, Source
+from features.stores import OfflineStore, OnlineStore
+from features.sync import Syncer, SyncRun
+from features.times import UTC_US, Clock, as_utc, utc_now
+
+
+class FeatureStore:
+    """What users hold: made by ``infra.connect``, or from a registry and two stores.
+
+    All moments are UTC; intervals are half-open. Nothing reads the wall clock but ``clock``.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        offline: OfflineStore,
+        online: OnlineStore,
+        clock: Clock = utc_now,
+        chunk_rows: int = 5_000_000,
+    ) -> None:
+        self.registry = registry
+        self.offline = offline
+        self.online = online
+        self._clock = clock
+        self._materializer = Materializer(offline, self.now, chunk_rows)
+        self._syncer = Syncer(offline, online, self.now)
+        self._historical = HistoricalRetrieval(registry, offline, online.target)
+        self._online = OnlineRetrieval(registry, online)
+        self._applied: set[str] = set()
+
+    def now(self) -> datetime:
+        """The clock's moment, in UTC."""
+        return as_utc(self._clock())
+
+    def write_source(self, source: Source | str, df: Any, batch_id: str | None = None) -> int | None:
+        """Append rows to a source, exactly once per ``batch_id`` (None: a fresh id per call).
+
+        Returns the source's new table version, or None if that batch was there already. Raises
+        InvalidInput where columns are missing or do not fit the schema.
+        """
+        known = self.registry.source(source)
+        frame = df if isinstance(df, pl.DataFrame) else pl.DataFrame(df)
+        rows = known.conform(frame).with_columns(
+            pl.lit(None, pl.String).alias(FILE_SHA256),
+            pl.lit(None, pl.Int64).alias(RECORD_OFFSET),
+            pl.lit(self.now(), UTC_US).alias(INGESTED_AT),
+            pl.col(known.event_timestamp).dt.date().alias(EVENT_DATE),
+        )
+        app_id = f"batch:{batch_id or uuid.uuid4().hex}"
+        dtypes = {**known.dtypes, **BOOKKEEPING}
+        return self.offline.append_source(known.name, rows, app_id=app_id, number=1, dtypes=dtypes)
+
+    def materialize(
+        self,
+        group: FeatureGroup | str,
+        start: datetime | date | str,
+        end: datetime | date | str,
+        progress: Progress | None = None,
+    ) -> MaterializationRun:
+        """Backfill a half-open UTC interval [start, end) of event time."""
+        known = self._ready(group)
+        return self._materializer.backfill(known, as_utc(start), as_utc(end), progress)
+
+    def materialize_incremental(
+        self, group: FeatureGroup | str, progress: Progress | None = None
+    ) -> MaterializationRun:
+        """The live path: emit what new source commits and the passing of time made necessary."""
+        return self._materializer.incremental(self._ready(group), progress)
+
+    def sync(self, group: FeatureGroup | str) -> SyncRun:
+        """Publish what was materialized since the last sync to the online store."""
+        return self._syncer.sync(self._ready(group))
+
+    def get_historical_features(
+        self,
+        entity_df: Any,
+        features: FeatureService | Sequence[str],
+        *,
+        event_timestamp: str = "event_timestamp",
+        full_feature_names: bool = False,
+        history: History = "backfilled",
+        pins: Pins | None = None,
+    ) -> TrainingSet:
+        """For each entity row the features as they would have been answered at its moment.
+
+        ``history="as_served"`` counts only what was really published by then, "backfilled" also what
+        a backfill could have known. Entity rows keep their order, number and own columns.
+        """
+        for name in {ref.group for ref in self.registry.resolve(features)}:
+            self._ready(name)
+        return self._historical.get(
+            entity_df,
+            features,
+            event_timestamp=event_timestamp,
+            full_feature_names=full_feature_names,
+            history=history,
+            pins=pins,
+            now=self.now(),
+        )
+
+    def get_online_features(
+        self,
+        features: FeatureService | Sequence[str],
+        entity_rows: Any,
+        *,
+        request: Mapping[str, Any] | None = None,
+        full_feature_names: bool = False,
+    ) -> OnlineResponse:
+        """The newest published features of some entities (a list of dicts or a frame of keys)."""
+        return self._online.get(
+            features, entity_rows, request=request, full_feature_names=full_feature_names, now=self.now()
+        )
+
+    def current_rows(
+        self, group: FeatureGroup | str, start: datetime | None = None, end: datetime | None = None
+    ) -> pl.LazyFrame:
+        """The rows that stand in the offline store, one per entity and event time in [start, end)."""
+        known = self._ready(group)
+        table = self._materializer.table(known)
+        rows = table.scan(since=start.date() if start else None, until=end.date() if end else None)
+        rows = rows.filter(pl.col(PLAN) <= table.state().closed)
+        rows = rows if start is None else rows.filter(pl.col(EVENT) >= start)
+        rows = rows if end is None else rows.filter(pl.col(EVENT) < end)
+        return winners(rows, [*known.keys, EVENT]).filter(~pl.col(DELETED))
+
+    def close(self) -> None:
+        """Release the online store."""
+        self.online.close()
+
+    def __enter__(self) -> FeatureStore:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _ready(self, group: FeatureGroup | str) -> FeatureGroup:
+        """The registered group, its definition recorded at first use.
+
+        Raises DefinitionChanged where the same version was applied with another definition.
+        """
+        known = self.registry.group(group)
+        if known.name in self._applied:
+            return known
+        applied = self.offline.definitions()
+        same = applied.filter((pl.col("name") == known.name) & (pl.col("version") == known.version))
+        mark = fingerprint(known)
+        if same.is_empty():
+            row = {"name": known.name, "version": known.version, "fingerprint": mark, "applied_at": self.now()}
+            frame = pl.DataFrame([row | {"definition": json.dumps(describe_group(known))}])
+            self.offline.record_definition(frame.cast({"applied_at": UTC_US}), number=applied.height + 1)
+        elif mark not in same["fingerprint"]:
+            raise DefinitionChanged(
+                f"feature group {known.name!r} differs from what was applied as {known.version}: "
+                f"raise its version (minor for added features, major for anything else)"
+            )
+        self._applied.add(known.name)
+        return known
