@@ -167,7 +167,8 @@ def ratio(part: pl.Expr, whole: pl.Expr) -> pl.Expr:
 def _with_known_state(dies: pl.LazyFrame) -> pl.LazyFrame:
     """Add how each attempt, in order, changes what is known of its die.
 
-    Sums over earlier rows then count each die once, by its last attempt. A first attempt that passed adds (1 tested, 1 passed); a retest that fails adds (0, -1).
+    Sums over earlier rows then count each die once, by its last attempt: a first attempt that passed
+    adds (1 tested, 1 passed), a retest that fails adds (0, -1).
     """
     tested = pl.col("passed").is_not_null().cast(pl.Int32)
     passed = pl.col("passed").fill_null(value=False).cast(pl.Int32)
@@ -228,7 +229,7 @@ def _neighbours_before(dies: pl.LazyFrame) -> pl.LazyFrame:
         pl.col("away_mm") <= FAR_MM + _ROUNDING_MM, (pl.col("x_step") != 0) | (pl.col("y_step") != 0)
     )
     around = located.select(*_DIE, "tested_at", *size).unique().join(offsets, on=[*_WAFER, *size])
-    there = [*_WAFER, pl.col("x") + pl.col("x_step"), pl.col("y") + pl.col("y_step")]
+    there = [pl.col("lot_id"), pl.col("wafer_id"), pl.col("x") + pl.col("x_step"), pl.col("y") + pl.col("y_step")]
     other = located.select(*_DIE, pl.col("tested_at").alias("other_at"), "tested_change", "passed_change")
     pairs = around.join(other, left_on=there, right_on=_DIE).filter(pl.col("other_at") < pl.col("tested_at"))
     near = pl.col("away_mm") <= NEAR_MM + _ROUNDING_MM

@@ -1,0 +1,96 @@
+"""Random wafers as the raw rows of the wafer sources, with the oddities of real files."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import numpy as np
+import polars as pl
+
+from features.definitions.wafer_sources import parts as parts_source
+from features.definitions.wafer_sources import test_results as results_source
+from features.entity import DataType
+
+START = datetime(2026, 3, 1, tzinfo=UTC)
+TESTS = {
+    # name: (lower limit, upper limit, unit)
+    "vdd": (1.1, 1.3, "V"),
+    "idd": (20.0, 120.0, "mA"),
+    "frequency": (1800.0, 2200.0, "MHz"),
+    "temperature": (20.0, 30.0, "degC"),
+    "leakage": (None, 50.0, "uA"),
+    "vth": (0.3, 0.5, "V"),
+    "scan": (0.0, 10.0, ""),
+    "memory": (0.0, 10.0, ""),
+}
+
+
+def random_wafers(
+    seed: int,
+    *,
+    wafers: int = 1,
+    side: int = 8,
+    sites: int = 2,
+    die_mm: tuple[float, float] | None = (2.0, 1.5),
+    wafer_mm: float | None = None,
+    retests: float = 0.15,
+    undecided: float = 0.05,
+    datalogged: float = 0.8,
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """``parts`` and ``test_results`` of square die maps, ``sites`` dies a moment, some dies probed again.
+
+    ``wafer_mm`` None leaves the wafers without a configuration record. The last two shares are of
+    parts without pass/fail indication and of parts with results.
+    """
+    rng = np.random.default_rng(seed)
+    first = np.tile(np.arange(side * side), (wafers, 1))
+    again = [rng.choice(side * side, int(retests * side * side)) for _ in range(wafers)]
+    die = np.concatenate([np.concatenate([a, b]) for a, b in zip(first, again, strict=True)])
+    wafer = np.repeat(np.arange(wafers), [len(a) + len(b) for a, b in zip(first, again, strict=True)])
+    parts = pl.DataFrame({"wafer": wafer, "die": die}).with_columns(
+        pl.int_range(pl.len()).over("wafer").alias("part_index"),
+        pl.Series("share", rng.random(len(die))),
+        pl.Series("doubt", rng.random(len(die))),
+        pl.Series("hard_bin", rng.integers(2, 9, len(die))),
+    )
+    width, height = die_mm or (None, None)
+    parts = parts.with_columns(
+        pl.format("L{}", pl.col("wafer") // 25).alias("lot_id"),
+        pl.format("W{}", pl.col("wafer") % 25).alias("wafer_id"),
+        pl.lit("chip").alias("product"),
+        pl.format("T{}", pl.col("wafer") % 2).alias("tester_id"),
+        (pl.col("part_index") + 1).cast(pl.String).alias("part_id"),
+        (pl.col("part_index") % sites).alias("site"),
+        (pl.col("die") % side - 3).alias("x"),
+        (pl.col("die") // side + 5).alias("y"),
+        pl.when(pl.col("doubt") >= undecided).then(pl.col("share") < 0.7).alias("passed"),
+        pl.lit(200).alias("test_time_ms"),
+        pl.lit(width, pl.Float64).alias("die_width_mm"),
+        pl.lit(height, pl.Float64).alias("die_height_mm"),
+        pl.lit(None if wafer_mm is None else side // 2 - 3).alias("center_x"),
+        pl.lit(None if wafer_mm is None else side // 2 + 5).alias("center_y"),
+        pl.lit(wafer_mm, pl.Float64).alias("wafer_size_mm"),
+        (pl.lit(START) + pl.duration(hours="wafer", seconds=pl.col("part_index") // sites)).alias("tested_at"),
+    ).with_columns(pl.when("passed").then(1).otherwise("hard_bin").alias("hard_bin"))
+    return _fit(parts, parts_source.dtypes), _results(parts, rng, datalogged)
+
+
+def _results(parts: pl.DataFrame, rng: np.random.Generator, datalogged: float) -> pl.DataFrame:
+    logged = parts.filter(pl.Series(rng.random(parts.height) < datalogged))
+    tests = pl.DataFrame(
+        [(i, 100 + i, n, lo, hi, unit) for i, (n, (lo, hi, unit)) in enumerate(TESTS.items())],
+        schema=["test_index", "test_num", "test_name", "lo_limit", "hi_limit", "unit"],
+        orient="row",
+    )
+    rows = logged.drop("passed").join(tests, how="cross")
+    noise = pl.Series(rng.normal(scale=0.4, size=rows.height))
+    low = pl.col("lo_limit").fill_null(0.0)
+    result = (low + pl.col("hi_limit")) / 2 + noise * (pl.col("hi_limit") - low) / 2
+    rows = rows.with_columns(result.alias("result"), pl.lit("PTR").alias("kind")).with_columns(
+        (pl.col("result").is_between(low, "hi_limit")).alias("passed")
+    )
+    return _fit(rows, results_source.dtypes)
+
+
+def _fit(rows: pl.DataFrame, dtypes: dict[str, DataType]) -> pl.DataFrame:
+    return rows.select((pl.col(c) if c in rows.columns else pl.lit(None)).cast(t).alias(c) for c, t in dtypes.items())
