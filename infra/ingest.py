@@ -1,0 +1,266 @@
+"""Ingestion: new files by content, each exactly once, judged, split and landed in bronze.
+
+Whatever is killed or repeated, a file's rows land once: a batch's files are frozen when it is opened,
+every table takes the batch in one commit under the batch's number, and the ledger closes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from expectations.gate import validate
+from expectations.quarantine import REASONS
+from expectations.result import BatchVerdict, FileVerdict, Severity
+from expectations.rules import Suite
+from features.errors import InvalidInput, UnreadableFile
+from features.registry import Registry
+from features.source import BOOKKEEPING, EVENT_DATE, FILE_SHA256, INGESTED_AT, Source
+from features.times import UTC_US, Clock
+from infra.ledger import INGESTED, REJECTED, TRUNCATED, Batch, Candidate, Entry, Ledger
+from infra.sources.base import Delivery, FileReader, file_sha256
+from infra.storage.delta import DeltaLake
+
+Progress = Callable[[int, int], None]
+"""Told (files done, files in all)."""
+
+APP_ID = "ingest"
+VERDICTS = "quality/verdicts"
+_VERDICT_COLUMNS = {
+    FILE_SHA256: pl.String,
+    "source": pl.String,
+    "rule": pl.String,
+    "severity": pl.String,
+    "column": pl.String,
+    "failed": pl.Int64,
+    "checked": pl.Int64,
+    "message": pl.String,
+    "judged_at": UTC_US,
+}
+READ_THREADS = 2
+
+
+@dataclass(frozen=True)
+class IngestResult:
+    """Ledger rows of the files taken in, files skipped as known, and paths that were no use."""
+
+    entries: pl.DataFrame
+    known: int
+    problems: Sequence[str]
+
+    def count(self, status: str) -> int:
+        """How many of the files have a status."""
+        return self.entries.filter(pl.col("status") == status).height
+
+
+class Ingestor:
+    """Takes files into bronze; one per home at a time, a second one fails clearly and loses nothing."""
+
+    def __init__(
+        self,
+        lake: DeltaLake,
+        registry: Registry,
+        stdf: FileReader,
+        tabular: Callable[[Source], FileReader],
+        suites: Callable[[Source], Suite],
+        clock: Clock,
+        batch_files: int = 64,
+        batch_bytes: int = 256 * 2**20,
+    ) -> None:
+        self._lake = lake
+        self._registry = registry
+        self._stdf = stdf
+        self._tabular = tabular
+        self._suites = suites
+        self._clock = clock
+        self._ledger = Ledger(lake)
+        self._batch_files = batch_files
+        self._batch_bytes = batch_bytes
+
+    def ingest(
+        self, paths: Iterable[Path], source: str | None = None, progress: Progress | None = None
+    ) -> IngestResult:
+        """Take in every new file at or below the paths.
+
+        STDF files feed their three sources; others need ``source`` or lie in a folder named after one.
+        Raises InvalidInput only where no path was any use.
+        """
+        done = []
+        if (open_batch := self._ledger.unfinished()) is not None:
+            done.append(self._take(open_batch))
+        files, problems = self._files(paths, source)
+        candidates, known = self._new(files)
+        if not files and problems:
+            raise InvalidInput("; ".join(problems))
+        taken = 0
+        for group in self._batches(candidates):
+            done.append(self._take(self._ledger.open(group, self._clock())))
+            taken += len(group)
+            if progress is not None:
+                progress(taken, len(candidates))
+        entries = pl.concat(done) if done else self._ledger.entries().clear()
+        return IngestResult(entries, known, problems)
+
+    def _files(self, paths: Iterable[Path], source: str | None) -> tuple[list[tuple[Path, str | None]], list[str]]:
+        """The files to look at with the source they feed, and what was wrong with the rest."""
+        named = None if source is None else self._registry.source(source)
+        found: list[tuple[Path, str | None]] = []
+        problems = []
+        for path in paths:
+            if not path.exists():
+                problems.append(f"{path}: there is no such file or folder")
+                continue
+            below = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
+            files = below if path.is_dir() else [path]
+            if not files:
+                problems.append(f"{path}: the folder is empty")
+            for file in files:
+                owner = self._owner(file, named, searched=path.is_dir())
+                if owner is not None:
+                    found.append((file, owner or None))
+                elif not path.is_dir():
+                    problems.append(f"{file}: not an STDF file by its name; say which source it feeds (--source NAME)")
+        if not found and not problems:
+            problems.append("no file below the path(s) feeds a known source: STDF, or a folder named after a source")
+        return found, problems
+
+    def _owner(self, file: Path, named: Source | None, *, searched: bool) -> str | None:
+        """The source a file feeds ('' for the STDF tables), or None if it is not ours to read."""
+        if named is not None:
+            return named.name
+        if self._stdf.accepts(file):
+            return ""
+        folder = file.parent.name
+        if folder in self._registry.sources and self._tabular(self._registry.source(folder)).accepts(file):
+            return folder
+        # A single file given by hand without a telling name is tried as STDF: its bytes decide.
+        return None if searched or file.suffix in {".csv", ".parquet", ".ndjson", ".jsonl"} else ""
+
+    def _new(self, files: Sequence[tuple[Path, str | None]]) -> tuple[list[Candidate], int]:
+        """Of the files those whose content the ledger does not know, each content once."""
+        with ThreadPoolExecutor(READ_THREADS) as pool:
+            hashes = list(pool.map(lambda item: file_sha256(item[0]), files))
+        seen = self._ledger.known()
+        fresh = []
+        for (path, source), sha256 in zip(files, hashes, strict=True):
+            if sha256 not in seen:
+                seen.add(sha256)
+                fresh.append(Candidate(str(path.resolve()), sha256, path.stat().st_size, source))
+        return fresh, len(files) - len(fresh)
+
+    def _batches(self, candidates: Sequence[Candidate]) -> Iterable[list[Candidate]]:
+        batch: list[Candidate] = []
+        size = 0
+        for candidate in candidates:
+            if batch and (len(batch) == self._batch_files or size + candidate.size > self._batch_bytes):
+                yield batch
+                batch, size = [], 0
+            batch.append(candidate)
+            size += candidate.size
+        if batch:
+            yield batch
+
+    def _take(self, batch: Batch) -> pl.DataFrame:
+        """Read, judge and land a batch; every step is done at most once per batch number."""
+        with ThreadPoolExecutor(READ_THREADS) as pool:
+            read = list(pool.map(self._read, batch.files))
+        deliveries = {f.sha256: d for f, d in zip(batch.files, read, strict=True) if isinstance(d, Delivery)}
+        failures = {f.sha256: d for f, d in zip(batch.files, read, strict=True) if isinstance(d, UnreadableFile)}
+        names = list(dict.fromkeys(name for delivery in deliveries.values() for name in delivery.tables))
+        verdicts = {name: self._judge(name, deliveries, batch) for name in names}
+        blocked = {sha for verdict in verdicts.values() for sha in verdict.blocked}
+        for name, verdict in verdicts.items():
+            self._land(name, verdict, blocked, batch)
+        self._record_verdicts(verdicts, batch)
+        versions = {name: v for name in names if (v := self._lake.source_version(name)) is not None}
+        entries = [_entry(f, deliveries.get(f.sha256), failures.get(f.sha256), verdicts) for f in batch.files]
+        return self._ledger.close(batch, entries, versions)
+
+    def _read(self, file: Candidate) -> Delivery | UnreadableFile:
+        path = Path(file.path)
+        reader = self._stdf if file.source is None else self._tabular(self._registry.source(file.source))
+        try:
+            if file_sha256(path) != file.sha256:
+                return UnreadableFile("its content changed after it was listed; deliver it again")
+            return reader.read(path)
+        except UnreadableFile as error:
+            return error
+
+    def _judge(self, name: str, deliveries: Mapping[str, Delivery], batch: Batch) -> BatchVerdict:
+        """Join what the files deliver to one source and judge it."""
+        source = self._registry.source(name)
+        frames = []
+        for sha256, delivery in deliveries.items():
+            if name in delivery.tables:
+                frames.append(delivery.tables[name].with_columns(pl.lit(sha256).alias(FILE_SHA256)))
+        rows = pl.concat(frames).with_columns(
+            pl.lit(batch.ingested_at, UTC_US).alias(INGESTED_AT),
+            pl.col(source.event_timestamp).dt.date().alias(EVENT_DATE),
+        )
+        files = [sha for sha, delivery in deliveries.items() if name in delivery.tables]
+        return validate(self._suites(source), rows, files=files)
+
+    def _land(self, name: str, verdict: BatchVerdict, blocked: set[str], batch: Batch) -> None:
+        """Append a source's valid rows to bronze and its rejected ones to quarantine."""
+        dtypes = {**self._registry.source(name).dtypes, **BOOKKEEPING}
+        lands = ~pl.col(FILE_SHA256).is_in(blocked)
+        rejected = verdict.split.rejected.filter(lands).select(*dtypes, *REASONS)
+        if not rejected.is_empty():
+            self._lake.append_log(f"quarantine/{name}", rejected, app_id=APP_ID, number=batch.number)
+        valid = verdict.split.valid.filter(lands).select(list(dtypes))
+        if not valid.is_empty():
+            self._lake.append_source(name, valid, app_id=APP_ID, number=batch.number, dtypes=dtypes)
+
+    def _record_verdicts(self, verdicts: Mapping[str, BatchVerdict], batch: Batch) -> None:
+        """Keep every finding: the reports' memory."""
+        rows = [
+            (sha, name, f.rule, f.severity.label, f.column, f.failed, f.checked, f.message, batch.ingested_at)
+            for name, verdict in verdicts.items()
+            for sha, file in verdict.files.items()
+            for f in file.findings
+        ]
+        if rows:
+            frame = pl.DataFrame(rows, schema=_VERDICT_COLUMNS, orient="row")
+            self._lake.append_log(VERDICTS, frame, app_id=APP_ID, number=batch.number)
+
+
+def _entry(
+    file: Candidate,
+    delivery: Delivery | None,
+    failure: UnreadableFile | None,
+    verdicts: Mapping[str, BatchVerdict],
+) -> Entry:
+    """What the ledger says of one file."""
+    if delivery is None:
+        reason = failure.reason if failure else "could not be read"
+        return Entry(file, REJECTED, reason, failure.offset if failure else None, Severity.CRITICAL.label)
+    judged = {name: verdicts[name].files[file.sha256] for name in delivery.tables}
+    worst = max((v.severity for v in judged.values() if v.severity is not None), default=None)
+    if any(verdict.blocked for verdict in judged.values()):
+        return Entry(file, REJECTED, _complaint(judged), delivery.truncated_at, Severity.CRITICAL.label)
+    if delivery.truncated_at is not None:
+        worst = max(worst or Severity.HIGH, Severity.HIGH)
+    return Entry(
+        file,
+        INGESTED if delivery.truncated_at is None else TRUNCATED,
+        delivery.note,
+        delivery.truncated_at,
+        worst.label if worst else None,
+        sum(verdict.rejected for verdict in judged.values()),
+        {name: table.height for name, table in delivery.tables.items()},
+    )
+
+
+def _complaint(judged: Mapping[str, FileVerdict]) -> str:
+    """The critical findings of a blocked file, in one line."""
+    critical = [
+        f"{name}: {finding.message}"
+        for name, verdict in judged.items()
+        for finding in verdict.findings
+        if finding.severity is Severity.CRITICAL
+    ]
+    return "; ".join(critical)
