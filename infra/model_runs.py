@@ -1,0 +1,108 @@
+"""Model runs: train a model on point-in-time examples, and ask a registered one about recent entities."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from datetime import datetime
+
+import polars as pl
+
+from features.examples import LABELLED_AT, examples
+from features.feature_rows import EVENT
+from features.fingerprint import fingerprint
+from features.model import ModelSpec
+from features.store import FeatureStore
+from features.stores import ModelVersion, Tracker
+from features.times import UTC_US, to_micros
+from features.training import fit, predict
+from infra.storage.delta import DeltaLake
+from infra.tracking import TRAINING_KEY
+
+SAMPLE_ROWS = 100
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a model answered for some entities: how many, and by which version."""
+
+    model: str
+    version: str
+    rows: int
+
+
+def train(store: FeatureStore, tracker: Tracker, spec: ModelSpec) -> ModelVersion:
+    """Train a model on what its features would have been answered, and register it.
+
+    The same data, definition and moment give the version that is registered already. Raises
+    TrainingError where the examples do not suffice.
+    """
+    spine = examples(store, spec)
+    asked = store.get_historical_features(spine, spec.service)
+    names = list(asked.features)
+    fitted = fit(spec, asked.to_polars(), names, now=store.now(), statuses=asked.statuses)
+    label = store.registry.group(spec.label_ref.group)
+    manifest = {
+        **asked.manifest,
+        "model": spec.name,
+        "label": {"ref": spec.label, "version": label.version, "fingerprint": fingerprint(label)},
+        "predict_after": spec.predict_after,
+        "label_delay": spec.label_delay,
+    }
+    key = {"content": manifest["content_hash"], "model": spec.name, "estimator": repr(spec.estimator)}
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+    params = {"service": spec.service.name, "label": spec.label, "estimator": type(spec.estimator).__name__}
+    return tracker.log_training(
+        spec.name,
+        fitted.model,
+        params={**params, **fitted.facts},
+        metrics=fitted.metrics,
+        manifest=manifest,
+        sample=asked.to_polars().select(names).head(SAMPLE_ROWS),
+        trained_at=store.now(),
+        tags={TRAINING_KEY: digest, "requires": json.dumps(list(spec.requires)), "owner": spec.owner},
+    )
+
+
+def score(
+    store: FeatureStore, tracker: Tracker, lake: DeltaLake, spec: ModelSpec, start: datetime, end: datetime
+) -> Scored:
+    """Ask the champion about the entities labelled in [start, end), with the features online now.
+
+    The predictions are kept in ``predictions/<model>``, once per model and moment.
+    """
+    version = tracker.model_version(spec.name)
+    asked = examples(store, spec, start, end)
+    if asked.is_empty():
+        return Scored(spec.name, version.version, 0)
+    entities = asked.drop(EVENT, LABELLED_AT, spec.label_ref.feature)
+    answer = store.get_online_features(spec.service, entities)
+    names = list(answer.values)
+    found = answer.to_polars()
+    available = pl.any_horizontal(pl.col(f"{n}__status") != "NOT_FOUND" for n in names)
+    predicted = predict(tracker.load_model(spec.name, version.version), found, names)
+    group = store.registry.group(spec.label_ref.group)
+    rows = found.select(*group.keys, available.alias("_answered")).with_columns(
+        asked[LABELLED_AT].alias("event_timestamp"),
+        predicted.alias("prediction"),
+        pl.lit(store.now(), UTC_US).alias("predicted_at"),
+        pl.lit(version.version).alias("model_version"),
+        pl.lit(version.run_id).alias("run_id"),
+    )
+    rows = rows.filter("_answered").drop("_answered")
+    if not rows.is_empty():
+        lake.append_log(f"predictions/{spec.name}", rows, app_id="score", number=to_micros(store.now()))
+    return Scored(spec.name, version.version, rows.height)
+
+
+def judged(store: FeatureStore, lake: DeltaLake, spec: ModelSpec) -> pl.DataFrame:
+    """Every prediction with its label: keys, event_timestamp, prediction, model_version, label (or null)."""
+    predictions = lake.scan_log(f"predictions/{spec.name}")
+    label = spec.label_ref
+    group = store.registry.group(label.group)
+    truth = store.current_rows(group).select(*group.keys, EVENT, pl.col(label.feature).alias("label"))
+    if predictions is None:
+        schema = {"prediction": pl.Float64, "predicted_at": UTC_US, "model_version": pl.String, "run_id": pl.String}
+        return truth.head(0).with_columns(pl.lit(None, t).alias(n) for n, t in schema.items()).collect()
+    return predictions.join(truth, on=[*group.keys, EVENT], how="left").collect()

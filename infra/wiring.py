@@ -1,0 +1,94 @@
+"""Wiring: from settings to a feature store with its stores, tracker and registry.
+
+Imports no Prefect, MLflow or Great Expectations: what needs them is made where it is used.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+
+from features.errors import SettingsError
+from features.registry import Registry
+from features.store import FeatureStore
+from features.times import Clock, as_utc, utc_now
+from infra.settings import Settings, load_settings
+from infra.storage.delta import DeltaLake
+from infra.storage.lmdb_store import LmdbOnlineStore
+from infra.tracking import MlflowTracker
+
+
+@dataclass(frozen=True)
+class Platform:
+    """Everything one home holds, wired together; a context manager that releases it."""
+
+    settings: Settings
+    store: FeatureStore
+    lake: DeltaLake
+    tracker: MlflowTracker
+
+    def __enter__(self) -> Platform:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.store.close()
+
+
+def connect(
+    registry: Registry | str | None = None,
+    home: Path | str | None = None,
+    clock: Callable[[], datetime] | None = None,
+) -> FeatureStore:
+    """A feature store on the home folder; starts no thread and no server.
+
+    ``registry`` is a Registry or "package.module:NAME" (None: the setting, else the shipped
+    definitions), ``home`` the folder that holds everything (None: the setting), ``clock`` returns an
+    aware datetime (None: UTC now). Raises SettingsError where the registry cannot be found.
+    """
+    return open_platform(registry, home, clock).store
+
+
+def open_platform(
+    registry: Registry | str | None = None, home: Path | str | None = None, clock: Clock | None = None
+) -> Platform:
+    """What ``connect`` makes, with the parts that flows and commands need beside the store."""
+    settings = load_settings(home=None if home is None else Path(home))
+    definitions = registry if isinstance(registry, Registry) else load_registry(registry or settings.registry)
+    lake = DeltaLake(settings.lake, settings.storage_options_plain)
+    online = LmdbOnlineStore(settings.online_path)
+    store = FeatureStore(definitions, lake, online, clock or utc_now, settings.chunk_rows)
+    tracker = MlflowTracker(settings.mlflow_uri, settings.mlflow_artifacts)
+    return Platform(settings, store, lake, tracker)
+
+
+def fixed_clock(now: datetime | None) -> Clock:
+    """A clock that stands at ``now``; None reads the wall clock once and stands there."""
+    moment = utc_now() if now is None else as_utc(now)
+    return lambda: moment
+
+
+def load_registry(place: str) -> Registry:
+    """The registry at "package.module:NAME"; modules of the working folder are found too."""
+    module_name, _, attribute = place.partition(":")
+    if not module_name or not attribute:
+        raise SettingsError(f"registry {place!r} is not written like 'package.module:REGISTRY'")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)  # last, so that no folder of the project can shadow a package
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not module_name.startswith(error.name):
+            raise
+        raise SettingsError(f"registry {place!r}: there is no module {error.name!r} in {here} or installed") from error
+    found = getattr(module, attribute, None)
+    if not isinstance(found, Registry):
+        raise SettingsError(f"registry {place!r}: {attribute!r} is not a Registry in that module; name the one that is")
+    return found
