@@ -1,0 +1,1 @@
+"""Where features are kept: the offline store, the online stores, and what they share."""

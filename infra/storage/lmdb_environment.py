@@ -1,0 +1,177 @@
+"""LMDB environments: opened once per process and folder, shared, and growing by themselves.
+
+LMDB maps its file into memory and asks four things of a process: to open a file only once, to keep an
+open one from crossing a fork, to say how large the map may get, and to resize it only while no
+transaction is open. Here they are kept, once, for whoever stores something in LMDB.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import lmdb
+from lmdb.verify import verify
+
+from features.errors import StorageError
+
+T = TypeVar("T")
+
+MAP_SIZE = 256 << 20
+"""Bytes of address space that a new environment starts with; the file itself is as large as its content."""
+
+_READERS = 1024  # read transactions at a time, over all processes
+_open: dict[Path, LmdbEnvironment] = {}
+_lock = threading.Lock()
+
+
+class LmdbEnvironment:
+    """An open folder of LMDB, shared by everything in this process that uses it.
+
+    Many processes and threads may read while one writes. Get it with ``acquire``, give it back with
+    ``release``. Raises StorageError, with the remedy, for whatever LMDB or the file system refuses.
+    """
+
+    def __init__(self, path: Path, map_size: int) -> None:
+        self.path = path
+        self.pid = os.getpid()
+        self._users = 0
+        self._writing = threading.Lock()
+        self._mapping = threading.Lock()  # held while reading, so that the map is not resized meanwhile
+        with _translated(path):
+            path.mkdir(parents=True, exist_ok=True)
+            self._env = lmdb.open(str(path), map_size=map_size, max_readers=_READERS)
+            _check_length(path, self._env)
+            self._env.reader_check()  # slots of killed readers would keep old pages from being reused
+            self._file = _identity(path)
+
+    @classmethod
+    def acquire(cls, path: Path, map_size: int = MAP_SIZE) -> LmdbEnvironment:
+        """The environment of a folder, opened (and the folder made) unless this process has it open.
+
+        After a fork the child gets one of its own. A folder that was deleted and made again is
+        another environment.
+        """
+        path = path.resolve()
+        with _lock:
+            known = _open.get(path)
+            if known is not None and known.pid != os.getpid():
+                known._env.close()  # noqa: SLF001  the parent's: of no use here, and it keeps the file from being opened
+                known = None
+            if known is None or known._file != _identity(path):  # noqa: SLF001
+                known = _open[path] = cls(path, map_size)
+            known._users += 1  # noqa: SLF001
+            return known
+
+    def release(self) -> None:
+        """Give the environment back; it closes with its last user."""
+        with _lock:
+            self._users -= 1
+            if self._users or self.pid != os.getpid():
+                return
+            if _open.get(self.path) is self:
+                del _open[self.path]
+            with self._writing, self._mapping:
+                self._env.close()
+
+    def read(self, work: Callable[[lmdb.Transaction], T]) -> T:
+        """What ``work`` returns, called with a read transaction: one moment's state of everything."""
+        with self._mapping, _translated(self.path):
+            while True:
+                try:
+                    with self._env.begin() as txn:
+                        return work(txn)
+                except lmdb.MapResizedError:
+                    self._env.set_mapsize(0)  # another process let the map grow: adopt its size
+
+    def write(self, work: Callable[[lmdb.Transaction], T], size: int = 0) -> T:
+        """What ``work`` returns, called with the write transaction, which then commits.
+
+        All of it is on disk afterwards, or nothing, whatever is killed when. ``size`` is about how many
+        bytes will be written. ``work`` is called again if the map proves too small.
+        """
+        with self._writing, _translated(self.path):
+            self._reserve(size)
+            while True:
+                try:
+                    with self._env.begin(write=True) as txn:
+                        return work(txn)
+                except lmdb.MapFullError:
+                    self._resize(2 * self._env.info()["map_size"])
+                except lmdb.MapResizedError:
+                    self._resize(0)
+
+    def _reserve(self, size: int) -> None:
+        """Make the map large enough beforehand: a transaction that fills it has worked in vain."""
+        info = self._env.info()
+        needed = info["last_pgno"] * self._env.stat()["psize"] + 2 * size
+        if needed > info["map_size"]:
+            self._resize(1 << needed.bit_length())
+
+    def _resize(self, size: int) -> None:
+        with self._mapping:
+            self._env.set_mapsize(size)
+
+
+@contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    """Turn what LMDB and the file system raise into StorageError."""
+    try:
+        yield
+    except (lmdb.InvalidError, lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.VersionMismatchError) as error:
+        remedy = "move the folder away and sync in full, which builds it again from the offline store"
+        raise StorageError(f"online store {path}: the file is damaged or not LMDB's ({error}): {remedy}") from error
+    except lmdb.DiskError as error:
+        raise StorageError(f"online store {path}: {error}: check the disk and its free space") from error
+    except lmdb.ReadersFullError as error:
+        raise StorageError(f"online store {path}: {_READERS} readers at a time: run fewer processes") from error
+    except (lmdb.Error, OSError) as error:
+        remedy = "check that the folder exists, can be written and lies on a local disk with free space"
+        raise StorageError(f"online store {path}: {error}: {remedy}") from error
+
+
+def _check_length(path: Path, env: lmdb.Environment) -> None:
+    """Refuse a file that was cut short: reading past its end would kill the process.
+
+    The last pages of a sound file may be missing too, where they were freed before they were written;
+    so a short file is looked through before it is refused.
+    """
+    needed = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
+    if (path / "data.mdb").stat().st_size < needed and (problems := verify(str(path))):
+        env.close()
+        raise lmdb.CorruptedError(f"cut short; {problems[0]}")
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file the folder holds now."""
+    try:
+        found = (path / "data.mdb").stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _before_fork() -> None:
+    """Wait until no thread reads or writes.
+
+    The child will close its copy of the environment, which would free the slot of a thread that reads
+    here, and which waits for ever for a transaction of a thread that the child does not have.
+    """
+    _lock.acquire()
+    for env in _open.values():
+        env._writing.acquire()  # noqa: SLF001
+        env._mapping.acquire()  # noqa: SLF001
+
+
+def _after_fork() -> None:
+    for env in _open.values():
+        env._mapping.release()  # noqa: SLF001
+        env._writing.release()  # noqa: SLF001
+    _lock.release()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)

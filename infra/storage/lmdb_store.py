@@ -1,0 +1,196 @@
+"""The embedded online store: one LMDB folder, many reader processes, one writer at a time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import lmdb
+import msgspec
+import polars as pl
+
+from features.errors import StorageError
+from features.stores import Key, OnlineRow, Publication
+from features.times import from_micros, to_micros
+from infra.storage.codec import Rows, TableCodec
+from infra.storage.keys import encode_key
+from infra.storage.lmdb_environment import MAP_SIZE, LmdbEnvironment
+from infra.storage.merging import Progress, due, winners
+
+# One B-tree holds everything. The first four bytes of a key are the number of a table, counted from 1 in
+# the order of creation, and an entity's key follows; so no two tables can collide, a table's rows lie
+# together, and the first load of a new table only ever appends. Number 0 is for what describes the store:
+_ABOUT = bytes(4) + b"f"  # [format, tables there are]
+_TABLE = bytes(4) + b"t"  # + table id → the table's number in four bytes, then its codec
+_PROGRESS = bytes(4) + b"w"  # + number → watermark and counts
+_PUBLICATION = bytes(4) + b"p"  # + number + plan in eight bytes → [after, published_at in µs]
+_FORMAT = 1
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder().decode
+
+
+class _Table(NamedTuple):
+    """What a read needs to know of a table; ``raw`` is the record it was read from."""
+
+    raw: bytes
+    prefix: bytes
+    codec: TableCodec
+
+
+class LmdbOnlineStore:
+    """``features.stores.OnlineStore`` in a folder on the local disk.
+
+    Rows, watermark and publication are written in one transaction: whatever is killed when, all of it
+    is there afterwards, or nothing. Stores of one folder share one environment within a process, and
+    a forked process gets one of its own. The map grows by itself from ``map_size`` bytes. Raises
+    StorageError where the folder cannot be used.
+    """
+
+    def __init__(self, path: Path, target: str = "lmdb", *, map_size: int = MAP_SIZE) -> None:
+        self.target = target
+        self._path = path
+        self._map_size = map_size
+        self._tables: dict[str, _Table] = {}
+        self._shared: LmdbEnvironment | None = LmdbEnvironment.acquire(path, map_size)
+        try:
+            self._shared.read(self._check_format)
+        except StorageError:
+            self.close()
+            raise
+
+    def write(self, table_id: str, keys: Sequence[str], rows: pl.DataFrame, publication: Publication) -> int:
+        """Merge rows by their order, move the watermark and keep the publication; returns how many won."""
+        ready = Rows(rows, keys)
+        return self._environment().write(lambda txn: self._publish(txn, table_id, ready, publication), ready.size)
+
+    def read(self, table_id: str, keys: Sequence[Key]) -> list[OnlineRow | None]:
+        """The rows of some entities, in order; None where there is none or a key value is null."""
+        encoded = [encode_key(key) for key in keys]
+
+        def get(txn: lmdb.Transaction) -> tuple[_Table | None, list[bytes | None]]:
+            table = self._table(txn, table_id)
+            if table is None:
+                return None, []
+            return table, [None if key is None else txn.get(table.prefix + key) for key in encoded]
+
+        table, found = self._environment().read(get)
+        if table is None:
+            return [None] * len(encoded)
+        decode = table.codec.decode
+        return [None if value is None else decode(value) for value in found]
+
+    def watermark(self, table_id: str) -> int:
+        """The last plan that was published; 0 for none."""
+        return self._progress(table_id).watermark
+
+    def publications(self, table_id: str) -> list[Publication]:
+        """Every publication kept with the data, oldest first."""
+
+        def scan(txn: lmdb.Transaction) -> list[Publication]:
+            table = self._table(txn, table_id)
+            if table is None:
+                return []
+            prefix, kept = _PUBLICATION + table.prefix, []
+            cursor = txn.cursor()
+            found = cursor.set_range(prefix)
+            while found and cursor.key().startswith(prefix):
+                after, published_at = _decode(cursor.value())
+                plan = int.from_bytes(cursor.key()[len(prefix) :], "big")
+                kept.append(Publication(table_id, after, plan, from_micros(published_at)))
+                found = cursor.next()
+            return kept
+
+        return self._environment().read(scan)
+
+    def count(self, table_id: str) -> int:
+        """How many entities the group has here, deleted ones not counted."""
+        return self._progress(table_id).live
+
+    def close(self) -> None:
+        """Release the folder; the environment closes with the last store of this process that uses it."""
+        if self._shared is not None:
+            self._shared.release()
+            self._shared = None
+
+    def _environment(self) -> LmdbEnvironment:
+        if self._shared is None:
+            raise StorageError(f"the online store {self.target!r} in {self._path} is closed: open it again")
+        if self._shared.pid != os.getpid():  # carried through a fork
+            self._shared = LmdbEnvironment.acquire(self._path, self._map_size)
+        return self._shared
+
+    def _check_format(self, txn: lmdb.Transaction) -> None:
+        about = txn.get(_ABOUT)
+        if about is None:
+            if txn.stat()["entries"]:
+                raise StorageError(f"online store {self._path}: the folder is another LMDB user's: choose one of its own")
+        elif _decode(about)[0] != _FORMAT:
+            remedy = "update featurefab, or move the folder away and sync in full"
+            raise StorageError(f"online store {self._path}: written by another version's format: {remedy}")
+
+    def _table(self, txn: lmdb.Transaction, table_id: str) -> _Table | None:
+        """The table as of the transaction: read again only when its record changed."""
+        raw = txn.get(_TABLE + table_id.encode())
+        if raw is None:
+            return None
+        known = self._tables.get(table_id)
+        if known is None or known.raw != raw:
+            known = self._tables[table_id] = _Table(raw, raw[:4], TableCodec.unpack(raw[4:]))
+        return known
+
+    def _progress(self, table_id: str) -> Progress:
+        def get(txn: lmdb.Transaction) -> Progress:
+            table = self._table(txn, table_id)
+            return Progress() if table is None else _read_progress(txn, table.prefix)
+
+        return self._environment().read(get)
+
+    def _publish(self, txn: lmdb.Transaction, table_id: str, ready: Rows, publication: Publication) -> int:
+        table = self._table(txn, table_id)
+        progress = Progress() if table is None else _read_progress(txn, table.prefix)
+        entry = due(publication, table_id, progress.watermark, self.target)
+        if entry is None:
+            return 0
+        prefix = _new_prefix(txn) if table is None else table.prefix
+        codec, won = TableCodec() if table is None else table.codec, 0
+        if len(ready):
+            codec, schema = codec.including(ready.columns)
+            won, progress = _merge(txn, prefix, ready, schema, progress)
+        txn.put(_TABLE + table_id.encode(), prefix + codec.pack())
+        txn.put(_PROGRESS + prefix, _encode(progress._replace(watermark=entry.plan)))
+        kept = _encode([entry.after, to_micros(entry.published_at)])
+        txn.put(_PUBLICATION + prefix + entry.plan.to_bytes(8, "big"), kept)
+        return won
+
+
+def _read_progress(txn: lmdb.Transaction, prefix: bytes) -> Progress:
+    return Progress(*_decode(txn.get(_PROGRESS + prefix)))
+
+
+def _new_prefix(txn: lmdb.Transaction) -> bytes:
+    about = txn.get(_ABOUT)
+    number = 1 + (_decode(about)[1] if about else 0)
+    txn.put(_ABOUT, _encode([_FORMAT, number]))
+    return number.to_bytes(4, "big")
+
+
+def _merge(
+    txn: lmdb.Transaction, prefix: bytes, ready: Rows, schema: int, progress: Progress
+) -> tuple[int, Progress]:
+    """Write the rows that win; returns how many, and the counts afterwards."""
+    watermark, entities, live = progress
+    cursor = txn.cursor()
+    first_load = entities == 0
+    append = first_load and (not cursor.last() or cursor.key() < prefix)
+    won = 0
+    for batch in ready.batches(schema):
+        keys = [prefix + key for key in batch.keys]
+        found = {} if first_load else {key[4:]: value for key, value in cursor.getmulti(keys)}
+        better = winners(batch, found)
+        pairs = [(prefix + key, value) for key, value in better.pairs]
+        cursor.putmulti(pairs, append=append)
+        won, entities, live = won + len(pairs), entities + better.new, live + better.live
+    return won, Progress(watermark, entities, live)

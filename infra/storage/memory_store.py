@@ -1,0 +1,98 @@
+"""An online store in this process's memory: for tests, small projects and trials."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import polars as pl
+
+from features.errors import StorageError
+from features.stores import Key, OnlineRow, Publication
+from infra.storage.codec import Rows, TableCodec
+from infra.storage.keys import encode_key
+from infra.storage.merging import Progress, due, winners
+
+
+@dataclass
+class _Table:
+    codec: TableCodec = field(default_factory=TableCodec)
+    rows: dict[bytes, bytes] = field(default_factory=dict)
+    progress: Progress = Progress()
+    publications: list[Publication] = field(default_factory=list)
+
+
+class MemoryOnlineStore:
+    """``features.stores.OnlineStore`` in memory; it ends with the process, or with ``close``.
+
+    Threads may share it: a read sees all of a write or nothing.
+    """
+
+    def __init__(self, target: str = "memory") -> None:
+        self.target = target
+        self._tables: dict[str, _Table] | None = {}
+        self._lock = threading.Lock()
+
+    def write(self, table_id: str, keys: Sequence[str], rows: pl.DataFrame, publication: Publication) -> int:
+        """Merge rows by their order, move the watermark and keep the publication; returns how many won."""
+        ready = Rows(rows, keys)
+        with self._lock:
+            table = self._open().get(table_id) or _Table()
+            entry = due(publication, table_id, table.progress.watermark, self.target)
+            if entry is None:
+                return 0
+            won = _merge(table, ready) if len(ready) else 0
+            table.progress = table.progress._replace(watermark=entry.plan)
+            table.publications.append(entry)
+            self._open()[table_id] = table
+            return won
+
+    def read(self, table_id: str, keys: Sequence[Key]) -> list[OnlineRow | None]:
+        """The rows of some entities, in order; None where there is none or a key value is null."""
+        encoded = [encode_key(key) for key in keys]
+        with self._lock:
+            table = self._open().get(table_id)
+            if table is None:
+                return [None] * len(encoded)
+            codec = table.codec
+            found = [table.rows.get(key) if key is not None else None for key in encoded]
+        return [None if value is None else codec.decode(value) for value in found]
+
+    def watermark(self, table_id: str) -> int:
+        """The last plan that was published; 0 for none."""
+        return self._table(table_id).progress.watermark
+
+    def publications(self, table_id: str) -> list[Publication]:
+        """Every publication, oldest first."""
+        return list(self._table(table_id).publications)
+
+    def count(self, table_id: str) -> int:
+        """How many entities the group has here, deleted ones not counted."""
+        return self._table(table_id).progress.live
+
+    def close(self) -> None:
+        """Forget everything."""
+        self._tables = None
+
+    def _open(self) -> dict[str, _Table]:
+        if self._tables is None:
+            raise StorageError(f"the online store {self.target!r} is closed: make a new one")
+        return self._tables
+
+    def _table(self, table_id: str) -> _Table:
+        with self._lock:
+            return self._open().get(table_id) or _Table()
+
+
+def _merge(table: _Table, ready: Rows) -> int:
+    table.codec, schema = table.codec.including(ready.columns)
+    watermark, entities, live = table.progress
+    won = 0
+    for batch in ready.batches(schema):
+        found = {key: table.rows[key] for key in batch.keys if key in table.rows}
+        better = winners(batch, found)
+        table.rows.update(better.pairs)
+        won, entities, live = won + len(better.pairs), entities + better.new, live + better.live
+    table.progress = Progress(watermark, entities, live)
+    return won
