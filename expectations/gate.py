@@ -1,0 +1,106 @@
+"""The gate: one batch of rows from several files in, a verdict for each file and the split rows out.
+
+Great Expectations judges the whole batch once; Polars masks made from the same rules say which rows of
+which file failed. The two must agree to the last row: where they do not, or a rule cannot be judged at
+all, nothing of the batch passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import polars as pl
+
+from expectations.engine import Outcome, judge_rows, judge_schema
+from expectations.masks import Masks, mask, prepare
+from expectations.quarantine import split
+from expectations.result import BatchVerdict, FileVerdict, Finding, Severity
+from expectations.rules import RowRule, SchemaRule, Suite
+from features.errors import InvalidInput
+from features.source import FILE_SHA256
+
+
+def validate(suite: Suite, batch: pl.DataFrame, by: str = FILE_SHA256, files: Iterable[str] = ()) -> BatchVerdict:
+    """Judge the rows of a batch against a suite, file by file.
+
+    ``by`` names the column with the file of each row; ``files`` are the files the batch was made of, so
+    that one without any row is not overlooked. Rows of blocked files are on neither side of the split.
+    Raises InvalidInput where a row has no file.
+    """
+    if by not in batch.columns or batch[by].null_count():
+        raise InvalidInput(f"suite {suite.name!r}: column {by!r} must name the file of every row; fill it")
+    prepared = prepare(suite, batch, by)
+    masks = mask(suite, prepared, by)
+    general = _schema_findings(suite, batch)
+    general += [_empty(suite)] if batch.is_empty() else _disputes(suite, masks, judge_rows(suite, prepared.rows))
+    found = {file: [*general] for file in dict.fromkeys([*batch[by].unique(maintain_order=True), *files])}
+    ranks = []
+    for file, finding in _row_findings(suite, masks):
+        found[file].append(finding)
+        ranks.append((file, finding.rule, finding.severity.value))
+
+    blocked = [file for file, findings in found.items() if any(f.severity is Severity.CRITICAL for f in findings)]
+    lands = ~batch[by].is_in(blocked)
+    rejecting = [rule.name for rule in suite.rows if rule.rejects and rule.name not in masks.errors]
+    severities = pl.DataFrame(ranks, schema={"file": pl.String, "rule": pl.String, "severity": pl.Int64}, orient="row")
+    parted = split(batch.filter(lands), masks.broken.filter(lands).select(by, *rejecting), severities, by)
+    rows, rejected = _rows_per_file(batch, by), _rows_per_file(parted.rejected, by)
+    if not batch.is_empty():
+        for file in found.keys() - rows.keys():
+            found[file].append(_empty(suite))
+    verdicts = {
+        file: FileVerdict(tuple(findings), rows.get(file, 0), rejected.get(file, 0)) for file, findings in found.items()
+    }
+    return BatchVerdict(verdicts, tuple(general), parted)
+
+
+def _schema_findings(suite: Suite, batch: pl.DataFrame) -> list[Finding]:
+    """What the table's columns break, and where the executors disagree about it."""
+    outcomes = judge_schema(suite, batch.schema)
+    findings = []
+    for rule in suite.schema:
+        holds = rule.holds(batch.schema)
+        outcome = outcomes.get(rule.name, Outcome(holds))
+        if outcome.error is not None:
+            findings.append(_unjudged(rule, rule.column, outcome.error))
+        elif outcome.success != holds:
+            findings.append(_unjudged(rule, rule.column, f"GX says {outcome.success}, the schema says {holds}"))
+        elif not holds:
+            findings.append(Finding(rule.name, rule.severity, rule.column, 0, 0, rule.complaint))
+    return findings
+
+
+def _disputes(suite: Suite, masks: Masks, outcomes: Mapping[str, Outcome]) -> list[Finding]:
+    """The row rules that could not be judged, or on which GX and the masks disagree."""
+    totals = masks.totals()
+    findings = []
+    for rule in suite.rows:
+        outcome = outcomes[rule.name]
+        if error := masks.errors.get(rule.name) or outcome.error:
+            findings.append(_unjudged(rule, rule.target, error))
+        elif totals[rule.name] != (outcome.failed, outcome.checked):
+            says = f"GX finds {outcome.failed} of {outcome.checked} bad, the row masks {totals[rule.name]}"
+            findings.append(_unjudged(rule, rule.target, says))
+    return findings
+
+
+def _unjudged(rule: SchemaRule | RowRule, column: str, reason: str) -> Finding:
+    message = f"rule {rule.name!r} could not be judged, so nothing passes: {reason}"
+    return Finding(rule.name, Severity.CRITICAL, column, 0, 0, message)
+
+
+def _row_findings(suite: Suite, masks: Masks) -> Iterable[tuple[str, Finding]]:
+    """Each file's failures, rule by rule."""
+    rules = {rule.name: rule for rule in suite.rows}
+    for file, name, failed, checked in masks.counts.filter(pl.col("failed") > 0).iter_rows():
+        rule = rules[name]
+        message = f"{rule.complaint} in {failed:,} of {checked:,} rows ({failed / checked:.1%})"
+        yield file, Finding(name, rule.judge(failed, checked), rule.target, failed, checked, message)
+
+
+def _empty(suite: Suite) -> Finding:
+    return Finding("not_empty", suite.empty, None, 0, 0, f"there is no row of {suite.name}")
+
+
+def _rows_per_file(rows: pl.DataFrame, by: str) -> dict[str, int]:
+    return dict(rows.group_by(by).len().iter_rows())

@@ -1,0 +1,105 @@
+"""The second executor: the row rules as Polars masks, which say which rows of which file are bad."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+import polars.selectors as cs
+
+from expectations.rules import RowRule, Suite
+
+_NARROW = cs.by_dtype(pl.Int8, pl.Int16, pl.Int32, pl.UInt8, pl.UInt16, pl.UInt32)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The file of each row and the columns that the row rules look at.
+
+    ``errors`` says why a computed column is lacking, by its name.
+    """
+
+    rows: pl.DataFrame
+    errors: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Masks:
+    """The row rules of a suite over a batch.
+
+    ``broken`` has the file of each row and a Boolean column for each rule, true where the row breaks it;
+    ``counts`` has a row per file and rule: file, rule, failed, checked. ``errors`` says why a rule could
+    not be judged; such a rule is in neither.
+    """
+
+    broken: pl.DataFrame
+    counts: pl.DataFrame
+    errors: Mapping[str, str]
+
+    def totals(self) -> dict[str, tuple[int, int]]:
+        """Failed and checked values of the whole batch, by rule."""
+        sums = self.counts.group_by("rule").agg(pl.sum("failed", "checked"))
+        return {rule: (failed, checked) for rule, failed, checked in sums.iter_rows()}
+
+
+def prepare(suite: Suite, batch: pl.DataFrame, by: str) -> Prepared:
+    """Compute what the row rules look at.
+
+    NaN becomes null here and nowhere else, and numbers get wide types, so that both executors compare
+    the same values.
+    """
+    columns, errors = [], {}
+    for name, expr in suite.computed.items():
+        try:
+            columns.append(batch.with_columns(expr.alias(name)).get_column(name))
+        except pl.exceptions.PolarsError as error:
+            errors[name] = _first_line(error)
+    needed = dict.fromkeys([by, *(column for rule in suite.rows for column in rule.columns)])
+    rows = batch.with_columns(columns).select(cs.by_name(*needed, require_all=False))
+    return Prepared(rows.with_columns(cs.float().cast(pl.Float64).fill_nan(None), _NARROW.cast(pl.Int64)), errors)
+
+
+def mask(suite: Suite, prepared: Prepared, by: str) -> Masks:
+    """Apply the row rules and count their failures per file; ``by`` is the column with the file."""
+    errors = {
+        rule.name: prepared.errors[column]
+        for rule in suite.rows
+        for column in rule.columns
+        if column in prepared.errors
+    }
+    rules = [rule for rule in suite.rows if rule.name not in errors]
+    try:
+        broken, checked = _apply(rules, prepared.rows, by)
+    except pl.exceptions.PolarsError:
+        # One of them raised: find out which, and judge the others.
+        errors |= {rule.name: reason for rule in rules if (reason := _complaint(rule, prepared.rows, by))}
+        rules = [rule for rule in rules if rule.name not in errors]
+        broken, checked = _apply(rules, prepared.rows, by)
+    counts = _per_file(broken, by, "failed").with_columns(_per_file(checked, by, "checked")["checked"])
+    return Masks(broken, counts, errors)
+
+
+def _apply(rules: Sequence[RowRule], rows: pl.DataFrame, by: str) -> tuple[pl.DataFrame, pl.DataFrame]:
+    both = rows.select(
+        pl.struct(by, *(rule.failing().alias(rule.name) for rule in rules)).alias("broken"),
+        pl.struct(by, *(rule.checked().alias(rule.name) for rule in rules)).alias("checked"),
+    )
+    return both["broken"].struct.unnest(), both["checked"].struct.unnest()
+
+
+def _complaint(rule: RowRule, rows: pl.DataFrame, by: str) -> str | None:
+    try:
+        _apply([rule], rows, by)
+    except pl.exceptions.PolarsError as error:
+        return _first_line(error)
+    return None
+
+
+def _per_file(masks: pl.DataFrame, by: str, name: str) -> pl.DataFrame:
+    sums = masks.group_by(by, maintain_order=True).agg(pl.all().sum())
+    return sums.rename({by: "file"}).unpivot(index="file", variable_name="rule", value_name=name)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]
