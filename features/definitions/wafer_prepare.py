@@ -34,6 +34,7 @@ MIN_DIES_BEFORE = 5
 
 _WAFER = ["lot_id", "wafer_id"]
 _DIE = [*_WAFER, "x", "y"]
+_SIZE = ["die_width_mm", "die_height_mm"]
 _RECORD = [*_WAFER, "part_index", "part_id", "tested_at"]
 _ORDER = ["tested_at", "part_index", "part_id"]
 _EVER = "36500d"  # a look-back longer than any wafer takes
@@ -125,7 +126,7 @@ def first_tests(parts: pl.LazyFrame, results: pl.LazyFrame, *, k: int = K_TESTS)
         *(_of_test("margin", n).min().alias(f"{n}_margin") for n in ("vdd", "idd", "frequency", "leakage", "vth")),
         _of_test("result", "frequency").mean().alias("frequency"),
     )
-    dies = _located(parts).join(per_part, on=_RECORD, how="left", nulls_equal=True)
+    dies = _located(parts).join(per_part, on=_RECORD, how="left", nulls_equal=True).sort(_ORDER)
     frequency = pl.col("frequency")
     mean = frequency.rolling_mean_by("tested_at", _EVER, closed="left").over(_WAFER)
     std = frequency.rolling_std_by("tested_at", _EVER, closed="left", min_samples=MIN_DIES_BEFORE).over(_WAFER)
@@ -152,7 +153,7 @@ def spatial_history(parts: pl.LazyFrame) -> pl.LazyFrame:
         _before("tested_change", quadrant).alias("tested_quadrant"),
         _before("passed_change", quadrant).alias("passed_quadrant"),
     )
-    return dies.join(neighbours, on=[*_DIE, "tested_at"], how="left")
+    return dies.join(neighbours, on=[*_DIE, "tested_at", *_SIZE], how="left")
 
 
 def ratio(part: pl.Expr, whole: pl.Expr) -> pl.Expr:
@@ -197,7 +198,7 @@ def _with_position(dies: pl.LazyFrame) -> pl.LazyFrame:
         pl.when(given).then(diameter / 2).otherwise(half_width).alias("radius_mm"),
     )
     across, along = (pl.col("x") - pl.col("middle_x")) * width, (pl.col("y") - pl.col("middle_y")) * height
-    position = ratio((across**2 + along**2).sqrt(), pl.col("radius_mm")).clip(0, 1)
+    position = ratio(_hypotenuse(across, along), pl.col("radius_mm")).clip(0, 1)
     return dies.with_columns(
         position.alias("radial_position_normalized"),
         (pl.col("x") >= pl.col("middle_x")).first().over(_DIE).alias("right"),
@@ -211,8 +212,7 @@ def _neighbours_before(dies: pl.LazyFrame) -> pl.LazyFrame:
     Each die is joined with the few grid offsets that its die size puts within reach, and the result
     with the dies found there: as many rows as there are neighbours, not one per pair of dies.
     """
-    size = ["die_width_mm", "die_height_mm"]
-    located = dies.select(*_DIE, "tested_at", *(_length(c) for c in size), "tested_change", "passed_change")
+    located = dies.select(*_DIE, "tested_at", *(_length(c) for c in _SIZE), "tested_change", "passed_change")
     reach = {"x": "die_width_mm", "y": "die_height_mm"}
     steps = [
         pl.min_horizontal((FAR_MM / pl.col(length)).ceil(), (pl.max(axis) - pl.min(axis)).over(_WAFER))
@@ -220,20 +220,20 @@ def _neighbours_before(dies: pl.LazyFrame) -> pl.LazyFrame:
         .alias(f"{axis}_step")
         for axis, length in reach.items()
     ]
-    offsets = located.select(*_WAFER, *size, *steps).unique().drop_nulls()
+    offsets = located.select(*_WAFER, *_SIZE, *steps).unique().drop_nulls()
     for step in ("x_step", "y_step"):
         every = pl.int_ranges(-pl.col(step), pl.col(step) + 1, dtype=pl.Int32)
         offsets = offsets.with_columns(every.alias(step)).explode(step)
-    away = ((pl.col("x_step") * pl.col(size[0])) ** 2 + (pl.col("y_step") * pl.col(size[1])) ** 2).sqrt()
+    away = _hypotenuse(pl.col("x_step") * pl.col(_SIZE[0]), pl.col("y_step") * pl.col(_SIZE[1]))
     offsets = offsets.with_columns(away.alias("away_mm")).filter(
         pl.col("away_mm") <= FAR_MM + _ROUNDING_MM, (pl.col("x_step") != 0) | (pl.col("y_step") != 0)
     )
-    around = located.select(*_DIE, "tested_at", *size).unique().join(offsets, on=[*_WAFER, *size])
+    around = located.select(*_DIE, "tested_at", *_SIZE).unique().join(offsets, on=[*_WAFER, *_SIZE])
     there = [pl.col("lot_id"), pl.col("wafer_id"), pl.col("x") + pl.col("x_step"), pl.col("y") + pl.col("y_step")]
     other = located.select(*_DIE, pl.col("tested_at").alias("other_at"), "tested_change", "passed_change")
     pairs = around.join(other, left_on=there, right_on=_DIE).filter(pl.col("other_at") < pl.col("tested_at"))
     near = pl.col("away_mm") <= NEAR_MM + _ROUNDING_MM
-    return pairs.group_by([*_DIE, "tested_at"]).agg(
+    return pairs.group_by([*_DIE, "tested_at", *_SIZE]).agg(
         pl.col("tested_change").filter(near).sum().alias("tested_near"),
         pl.col("passed_change").filter(near).sum().alias("passed_near"),
         pl.col("tested_change").sum().alias("tested_far"),
@@ -263,6 +263,10 @@ def _length(column: str) -> pl.Expr:
     """A length in millimetres; null where it is not one (zero, negative, not a number)."""
     length = pl.col(column)
     return pl.when(length > 0, length.is_finite()).then(length).alias(column)
+
+
+def _hypotenuse(across: pl.Expr, along: pl.Expr) -> pl.Expr:
+    return (across**2 + along**2).sqrt()
 
 
 def _of_test(column: str, name: str) -> pl.Expr:
