@@ -14,6 +14,7 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from features.errors import TrackingError
 
@@ -70,8 +71,9 @@ def _client(uri: str) -> Any:
 def _prepare_database(path: Path) -> None:
     """Make MLflow's SQLite file if there is none, in one step; TrackingError if it is no database.
 
-    MLflow migrates a new file through dozens of commits: a process killed among them, or a second one
-    that starts meanwhile, would leave a schema that MLflow refuses for good.
+    MLflow migrates a new file through dozens of commits, each waiting for the disk: a process killed
+    among them, or a second one that starts meanwhile, would leave a schema that MLflow refuses for good.
+    So it migrates a database in memory, which then becomes the file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists():
@@ -82,10 +84,11 @@ def _prepare_database(path: Path) -> None:
         except sqlite3.Error as error:
             raise TrackingError(f"{path} is no database that MLflow can use ({error}): move it away") from error
         return
+    draft = f"file:featurefab-{uuid4().hex}?mode=memory&cache=shared"
+    _client(f"{_SQLITE}{draft}&uri=true").search_experiments()
     with tempfile.TemporaryDirectory(prefix=".tracking-", dir=path.parent) as folder:
-        draft, whole = Path(folder, "draft.db"), Path(folder, "whole.db")
-        _client(f"{_SQLITE}{draft}").search_experiments()
-        with closing(sqlite3.connect(draft)) as source, closing(sqlite3.connect(whole)) as target:
+        whole = Path(folder, path.name)
+        with closing(sqlite3.connect(draft, uri=True)) as source, closing(sqlite3.connect(whole)) as target:
             source.backup(target)
         with suppress(FileExistsError):  # another process was faster
             path.hardlink_to(whole)

@@ -30,11 +30,12 @@ TRAINING_KEY = "featurefab.training_key"
 """The tag that makes logging exactly once: a hash of manifest and specification."""
 
 TRUSTED_TYPES = (
-    "numpy.dtype",  # scalers and linear models
+    "numpy.dtype",  # in scalers and linear models
+    "sklearn.compose._column_transformer.make_column_selector",
     "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
     "sklearn.tree._tree.Tree",
 )
-"""The types a stored model may hold beyond those that skops trusts by itself; plain data holders."""
+"""The types a stored model may hold beyond those that skops trusts by itself; none can call anything else."""
 
 _MANIFEST = "manifest.json"
 _MANIFEST_HASH = "featurefab.manifest_sha256"
@@ -224,7 +225,7 @@ def _check_types(who: str, types: list[str]) -> None:
     if refused:
         raise TrackingError(
             f"{who} holds {refused}, which could run code when it is loaded: build it from scikit-learn's tree "
-            f"ensembles, linear models and encoders alone, naming columns instead of selecting them by a function"
+            f"ensembles, linear models, imputers, scalers and encoders, without functions of your own"
         )
 
 
