@@ -1,0 +1,118 @@
+"""Decompression: a file as plain bytes on disk, whatever it was packed with.
+
+What a file is packed with is read from its first bytes, not from its name. Files of several gzip or
+bzip2 members are read to the end, and what a cut one still gives up is kept. Of a zip the first
+member is read, and a note says so where it has more.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import shutil
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from features.errors import UnreadableFile
+from infra.sources.base import unopenable
+
+COMPRESSED = (".gz", ".bz2", ".zip")
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Unpacked:
+    """A file's plain bytes at ``path``; ``cut`` if its compressed stream ended too early."""
+
+    path: Path
+    cut: bool = False
+    note: str | None = None
+
+
+def inner_suffix(path: Path) -> str:
+    """The lower-case suffix of a file's name, that of its compression left out.
+
+    >>> [inner_suffix(Path(name)) for name in ("lot2.STDF.gz", "lot2.zip", "a.csv")]
+    ['.stdf', '', '.csv']
+    """
+    name = Path(path.name.lower())
+    return Path(name.stem).suffix if name.suffix in COMPRESSED else name.suffix
+
+
+@contextmanager
+def unpacked(path: Path, scratch: Path | None = None) -> Iterator[Unpacked]:
+    """The file's plain bytes for as long as the context lasts; a plain file is itself.
+
+    ``scratch`` is the folder for temporary files (None: the system's). Raises UnreadableFile for a
+    file that cannot be opened, is empty, or whose compressed bytes are damaged.
+    """
+    try:
+        with path.open("rb") as file:
+            magic = file.read(4)
+    except OSError as error:
+        raise unopenable(path, error) from error
+    if not magic:
+        raise UnreadableFile("the file is empty", 0)
+    packing = _packing(magic)
+    if packing is None:
+        yield Unpacked(path)
+        return
+    with tempfile.TemporaryDirectory(dir=scratch, prefix="unpack-") as folder:
+        plain = Path(folder) / "plain"
+        cut, note = False, None
+        with plain.open("wb") as sink:
+            if packing == "zip":
+                note = _unzip(path, sink)
+            else:
+                cut = _inflate(path, packing, sink)
+        if not plain.stat().st_size:
+            raise UnreadableFile(f"the {packing} file is {'cut before any data' if cut else 'empty'}", 0)
+        yield Unpacked(plain, cut, note)
+
+
+def _packing(magic: bytes) -> str | None:
+    if magic.startswith(b"\x1f\x8b"):
+        return "gzip"
+    if magic.startswith(b"BZh"):
+        return "bzip2"
+    return "zip" if magic in {b"PK\x03\x04", b"PK\x05\x06"} else None
+
+
+def _inflate(path: Path, packing: str, sink: BinaryIO) -> bool:
+    """Decompress to the end or to where the file is cut; whether it was cut."""
+    with gzip.open(path) if packing == "gzip" else bz2.open(path) as stream:
+        while True:
+            try:
+                # read1, not read: a read that fails late would drop what it had decompressed before.
+                chunk = stream.read1(_CHUNK)
+            except EOFError:
+                return True
+            except (OSError, zlib.error) as error:
+                reason = f"the {packing} data is damaged: {str(error).lower()}"
+                raise UnreadableFile(reason, sink.tell()) from error
+            if not chunk:
+                return False
+            sink.write(chunk)
+
+
+def _unzip(path: Path, sink: BinaryIO) -> str | None:
+    """Decompress the first member; a note where there are more."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = [m for m in archive.infolist() if not m.is_dir()]
+            if not members:
+                raise UnreadableFile("the zip holds no file", 0)
+            with archive.open(members[0]) as stream:
+                shutil.copyfileobj(stream, sink, _CHUNK)
+    # RuntimeError and NotImplementedError are zipfile's words for encryption and exotic compression.
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError) as error:
+        raise UnreadableFile(f"the zip cannot be read: {str(error).lower()}") from error
+    if len(members) == 1:
+        return None
+    return f"the zip holds {len(members)} files, of which only the first, {members[0].filename!r}, was read"
