@@ -96,7 +96,7 @@ def round_map(dies: int, width: float, height: float) -> DieMap:
 
     >>> wafer = round_map(300, 2.4, 2.1)
     >>> len(wafer.x), wafer.center, wafer.wafer_mm
-    (305, (10, 11), 53.0)
+    (303, (10, 11), 53.0)
     """
     reach = int(np.sqrt(dies) * max(width / height, height / width)) + 2
     steps = np.arange(-reach, reach + 1)
