@@ -68,8 +68,9 @@ class TableCodec:
     def decode(self, value: bytes) -> OnlineRow:
         """The row in these bytes; raises StorageError where they are none of this table's."""
         try:
-            schema, epoch, event, created, deleted, *stored = _decode(value)
-            named = self._layouts[schema].values(stored)
+            row = _decode(value)
+            schema, epoch, event, created, deleted = row[:5]
+            named = self._layouts[schema].values(row[5:])
         except (msgspec.DecodeError, ValueError, TypeError, IndexError, ArithmeticError) as error:
             raise StorageError("an online row cannot be read: rebuild the online store by a full sync") from error
         return OnlineRow(from_micros(event), epoch, from_micros(created), deleted, named)
@@ -148,7 +149,8 @@ class Rows:
         self.columns = [(s.name, describe(s.dtype)) for s in features]
         order = _nearly_encoded(rows, keys)
         try:
-            rows = rows.select(*keys, *_bookkeeping(rows), *(pl.col(name).cast(stored[name]) for name, _ in self.columns))
+            kept = [pl.col(name).cast(stored[name]) for name, _ in self.columns]
+            rows = rows.select(*keys, *_bookkeeping(rows), *kept)
         except pl.exceptions.PolarsError as error:
             raise InvalidInput(f"online rows have bookkeeping of the wrong type: {error}") from error
         rows = rows.filter(pl.all_horizontal(pl.col(keys).is_not_null())).sort(order)
@@ -189,7 +191,8 @@ def _bookkeeping(rows: pl.DataFrame) -> list[pl.Expr]:
     times = [utc_column(name, rows.schema[name]) for name in _ORDER[1:]]
     for moments in rows.select(times).iter_columns():
         check_values(moments.name, moments)
-    return [pl.col("_epoch").cast(pl.Int32), *(time.cast(pl.Int64) for time in times), pl.col("_deleted").cast(pl.Boolean)]
+    micros = [time.cast(pl.Int64) for time in times]
+    return [pl.col("_epoch").cast(pl.Int32), *micros, pl.col("_deleted").cast(pl.Boolean)]
 
 
 def _nearly_encoded(rows: pl.DataFrame, keys: Sequence[str]) -> list[pl.Expr]:

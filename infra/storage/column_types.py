@@ -40,8 +40,8 @@ _EPOCH_UTC = _EPOCH.replace(tzinfo=UTC)
 _EPOCH_DAY = _EPOCH.toordinal()
 _MICROSECOND = timedelta(microseconds=1)
 # A day inside Python's bounds, so that no time zone can push a moment over them.
-_FIRST = (datetime.min + timedelta(days=1) - _EPOCH) // _MICROSECOND
-_LAST = (datetime.max - timedelta(days=1) - _EPOCH) // _MICROSECOND
+_FIRST = (_EPOCH.replace(year=1, day=2) - _EPOCH) // _MICROSECOND
+_LAST = (_EPOCH.replace(year=9999, month=12, day=31) - _EPOCH) // _MICROSECOND
 _LONGEST = timedelta.max // _MICROSECOND
 
 

@@ -60,30 +60,35 @@ def _key(values: Sequence[Any]) -> bytes:
 def _typed(value: Any) -> Any:
     """A key value as what msgpack keeps apart from every other type."""
     match value:
+        case datetime() | date() | time() | timedelta() | Decimal():
+            return _extension(value)
         case bool() | np.bool_():
             return bool(value)
         case numbers.Integral():
             return int(value)
+        case numbers.Real():
+            # As in every join, -0.0 equals 0.0, and there is one NaN.
+            return math.nan if math.isnan(value) else float(value) + 0.0
         case str():
             return str(value)
         case bytes() | bytearray() | memoryview():
             return bytes(value)
+    kind = type(value).__name__
+    raise InvalidInput(f"key value {value!r} is a {kind}: pass a number, text, bytes, bool, date or time")
+
+
+def _extension(value: datetime | date | time | timedelta | Decimal) -> msgspec.msgpack.Ext:
+    match value:
         case datetime():
-            return _ext(2, str(to_micros(as_utc(value))))
+            return _ext(1, str(to_micros(as_utc(value))))
         case date():
-            return _ext(1, str(value.toordinal()))
+            return _ext(2, str(value.toordinal()))
         case time():
             return _ext(3, value.isoformat())
         case timedelta():
             return _ext(4, str(micros(value)))
         case Decimal():
             return _ext(5, str(value.normalize(_EXACT)) if value else "0")
-        case numbers.Real():
-            # As in every join, -0.0 equals 0.0, and there is one NaN.
-            return math.nan if math.isnan(value) else float(value) + 0.0
-        case _:
-            kind = type(value).__name__
-            raise InvalidInput(f"key value {value!r} is a {kind}: pass a number, text, bytes, bool, date or time")
 
 
 def _ext(code: int, text: str) -> msgspec.msgpack.Ext:

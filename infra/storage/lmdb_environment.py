@@ -64,7 +64,7 @@ class LmdbEnvironment:
                 known = None
             if known is None or known._file != _identity(path):  # noqa: SLF001
                 known = _open[path] = cls(path, map_size)
-            known._users += 1  # noqa: SLF001
+            known._users += 1
             return known
 
     def release(self) -> None:
@@ -78,17 +78,19 @@ class LmdbEnvironment:
             with self._writing, self._mapping:
                 self._env.close()
 
-    def read(self, work: Callable[[lmdb.Transaction], T]) -> T:
+    def read(self, work: Callable[[lmdb.Transaction[bytes]], T]) -> T:
         """What ``work`` returns, called with a read transaction: one moment's state of everything."""
-        with self._mapping, _translated(self.path):
+        with self._mapping:
             while True:
                 try:
                     with self._env.begin() as txn:
                         return work(txn)
                 except lmdb.MapResizedError:
                     self._env.set_mapsize(0)  # another process let the map grow: adopt its size
+                except lmdb.Error as error:
+                    raise _storage_error(self.path, error) from error
 
-    def write(self, work: Callable[[lmdb.Transaction], T], size: int = 0) -> T:
+    def write(self, work: Callable[[lmdb.Transaction[bytes]], T], size: int = 0) -> T:
         """What ``work`` returns, called with the write transaction, which then commits.
 
         All of it is on disk afterwards, or nothing, whatever is killed when. ``size`` is about how many
@@ -122,16 +124,21 @@ def _translated(path: Path) -> Iterator[None]:
     """Turn what LMDB and the file system raise into StorageError."""
     try:
         yield
-    except (lmdb.InvalidError, lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.VersionMismatchError) as error:
-        remedy = "move the folder away and sync in full, which builds it again from the offline store"
-        raise StorageError(f"online store {path}: the file is damaged or not LMDB's ({error}): {remedy}") from error
-    except lmdb.DiskError as error:
-        raise StorageError(f"online store {path}: {error}: check the disk and its free space") from error
-    except lmdb.ReadersFullError as error:
-        raise StorageError(f"online store {path}: {_READERS} readers at a time: run fewer processes") from error
     except (lmdb.Error, OSError) as error:
-        remedy = "check that the folder exists, can be written and lies on a local disk with free space"
-        raise StorageError(f"online store {path}: {error}: {remedy}") from error
+        raise _storage_error(path, error) from error
+
+
+def _storage_error(path: Path, error: Exception) -> StorageError:
+    match error:
+        case lmdb.InvalidError() | lmdb.CorruptedError() | lmdb.PageNotFoundError() | lmdb.VersionMismatchError():
+            what = f"the file is damaged or not LMDB's ({error})"
+            remedy = "move the folder away and sync in full, which builds it again from the offline store"
+        case lmdb.ReadersFullError():
+            what, remedy = f"{_READERS} readers at a time are too many", "run fewer processes"
+        case _:
+            what = str(error)
+            remedy = "check that the folder can be made and written, on a local disk with free space"
+    return StorageError(f"online store {path}: {what}: {remedy}")
 
 
 def _check_length(path: Path, env: lmdb.Environment) -> None:
@@ -141,7 +148,7 @@ def _check_length(path: Path, env: lmdb.Environment) -> None:
     so a short file is looked through before it is refused.
     """
     needed = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
-    if (path / "data.mdb").stat().st_size < needed and (problems := verify(str(path))):
+    if (path / "data.mdb").stat().st_size < needed and (problems := _verify(path)):
         env.close()
         raise lmdb.CorruptedError(f"cut short; {problems[0]}")
 
@@ -153,6 +160,10 @@ def _identity(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
+
+
+def _verify(path: Path) -> list[str]:
+    return list(verify(str(path)))  # type: ignore[no-untyped-call]  # only py-lmdb's main module has types
 
 
 def _before_fork() -> None:

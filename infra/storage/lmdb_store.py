@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import lmdb
 import msgspec
@@ -28,6 +28,7 @@ _PROGRESS = bytes(4) + b"w"  # + number → watermark and counts
 _PUBLICATION = bytes(4) + b"p"  # + number + plan in eight bytes → [after, published_at in µs]
 _FORMAT = 1
 
+_Txn: TypeAlias = "lmdb.Transaction[bytes]"  # quoted, for it is generic to the type checker alone
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode
 
@@ -70,7 +71,7 @@ class LmdbOnlineStore:
         """The rows of some entities, in order; None where there is none or a key value is null."""
         encoded = [encode_key(key) for key in keys]
 
-        def get(txn: lmdb.Transaction) -> tuple[_Table | None, list[bytes | None]]:
+        def get(txn: _Txn) -> tuple[_Table | None, list[bytes | None]]:
             table = self._table(txn, table_id)
             if table is None:
                 return None, []
@@ -89,7 +90,7 @@ class LmdbOnlineStore:
     def publications(self, table_id: str) -> list[Publication]:
         """Every publication kept with the data, oldest first."""
 
-        def scan(txn: lmdb.Transaction) -> list[Publication]:
+        def scan(txn: _Txn) -> list[Publication]:
             table = self._table(txn, table_id)
             if table is None:
                 return []
@@ -122,16 +123,16 @@ class LmdbOnlineStore:
             self._shared = LmdbEnvironment.acquire(self._path, self._map_size)
         return self._shared
 
-    def _check_format(self, txn: lmdb.Transaction) -> None:
+    def _check_format(self, txn: _Txn) -> None:
         about = txn.get(_ABOUT)
         if about is None:
             if txn.stat()["entries"]:
-                raise StorageError(f"online store {self._path}: the folder is another LMDB user's: choose one of its own")
+                raise StorageError(f"online store {self._path}: another program's LMDB folder: choose a new one")
         elif _decode(about)[0] != _FORMAT:
             remedy = "update featurefab, or move the folder away and sync in full"
             raise StorageError(f"online store {self._path}: written by another version's format: {remedy}")
 
-    def _table(self, txn: lmdb.Transaction, table_id: str) -> _Table | None:
+    def _table(self, txn: _Txn, table_id: str) -> _Table | None:
         """The table as of the transaction: read again only when its record changed."""
         raw = txn.get(_TABLE + table_id.encode())
         if raw is None:
@@ -142,13 +143,13 @@ class LmdbOnlineStore:
         return known
 
     def _progress(self, table_id: str) -> Progress:
-        def get(txn: lmdb.Transaction) -> Progress:
+        def get(txn: _Txn) -> Progress:
             table = self._table(txn, table_id)
             return Progress() if table is None else _read_progress(txn, table.prefix)
 
         return self._environment().read(get)
 
-    def _publish(self, txn: lmdb.Transaction, table_id: str, ready: Rows, publication: Publication) -> int:
+    def _publish(self, txn: _Txn, table_id: str, ready: Rows, publication: Publication) -> int:
         table = self._table(txn, table_id)
         progress = Progress() if table is None else _read_progress(txn, table.prefix)
         entry = due(publication, table_id, progress.watermark, self.target)
@@ -166,20 +167,18 @@ class LmdbOnlineStore:
         return won
 
 
-def _read_progress(txn: lmdb.Transaction, prefix: bytes) -> Progress:
-    return Progress(*_decode(txn.get(_PROGRESS + prefix)))
+def _read_progress(txn: _Txn, prefix: bytes) -> Progress:
+    return Progress(*_decode(txn.get(_PROGRESS + prefix, b"\x90")))
 
 
-def _new_prefix(txn: lmdb.Transaction) -> bytes:
+def _new_prefix(txn: _Txn) -> bytes:
     about = txn.get(_ABOUT)
     number = 1 + (_decode(about)[1] if about else 0)
     txn.put(_ABOUT, _encode([_FORMAT, number]))
     return number.to_bytes(4, "big")
 
 
-def _merge(
-    txn: lmdb.Transaction, prefix: bytes, ready: Rows, schema: int, progress: Progress
-) -> tuple[int, Progress]:
+def _merge(txn: _Txn, prefix: bytes, ready: Rows, schema: int, progress: Progress) -> tuple[int, Progress]:
     """Write the rows that win; returns how many, and the counts afterwards."""
     watermark, entities, live = progress
     cursor = txn.cursor()
@@ -191,6 +190,8 @@ def _merge(
         found = {} if first_load else {key[4:]: value for key, value in cursor.getmulti(keys)}
         better = winners(batch, found)
         pairs = [(prefix + key, value) for key, value in better.pairs]
-        cursor.putmulti(pairs, append=append)
+        _, written = cursor.putmulti(pairs, append=append)
+        if append and written < len(pairs):  # LMDB passes over what does not ascend
+            raise StorageError("online rows did not ascend by key: report this, nothing was written")
         won, entities, live = won + len(pairs), entities + better.new, live + better.live
     return won, Progress(watermark, entities, live)

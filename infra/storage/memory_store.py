@@ -19,7 +19,7 @@ from infra.storage.merging import Progress, due, winners
 class _Table:
     codec: TableCodec = field(default_factory=TableCodec)
     rows: dict[bytes, bytes] = field(default_factory=dict)
-    progress: Progress = Progress()
+    progress: Progress = field(default_factory=Progress)
     publications: list[Publication] = field(default_factory=list)
 
 

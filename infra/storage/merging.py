@@ -48,8 +48,8 @@ def winners(batch: Batch, found: Mapping[bytes, bytes]) -> Winners:
     The greater order wins; an equal one is the same row and changes nothing.
     """
     if not found:
-        deleted = batch.frame["_deleted"].sum()
-        return Winners(list(zip(batch.keys, batch.values, strict=True)), len(batch.keys), len(batch.keys) - deleted)
+        live = batch.deleted.count(False)
+        return Winners(list(zip(batch.keys, batch.values, strict=True)), len(batch.keys), live)
     pairs, new, live = [], 0, 0
     for key, value, order, deleted in zip(batch.keys, batch.values, batch.orders, batch.deleted, strict=True):
         if (old := found.get(key)) is None:

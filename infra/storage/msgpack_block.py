@@ -35,9 +35,12 @@ def encode_block(frame: pl.DataFrame, head: bytes) -> list[bytes]:
     One NumPy record per row, filled column by column: ten times as fast as a loop over rows.
     """
     fields: list[tuple[str, str]] = [("head", f"V{len(head)}")]
+    starts, width = [], len(head)
     for i, dtype in enumerate(frame.dtypes):
         kind = FIXED_WIDTH[dtype][1]
         fields += [(f"tag{i}", "u1")] + ([(f"value{i}", kind)] if kind else [])
+        starts.append(width + 1)
+        width += 1 + (np.dtype(kind).itemsize if kind else 0)
     layout = np.dtype(fields)
     block = np.empty(frame.height, layout)
     block["head"] = np.void(head)
@@ -51,7 +54,7 @@ def encode_block(frame: pl.DataFrame, head: bytes) -> list[bytes]:
         elif kind:
             block[f"value{i}"] = series.fill_null(0).to_numpy()
             if nulls.any():
-                absent.append((nulls, layout.fields[f"value{i}"][1], np.dtype(kind).itemsize))
+                absent.append((nulls, starts[i], np.dtype(kind).itemsize))
         block[f"tag{i}"][nulls] = _NULL
     if not absent:
         return block.view(f"V{layout.itemsize}").tolist()
