@@ -55,7 +55,7 @@ def input_dtypes(origin: Source | FeatureGroup) -> dict[str, DataType]:
     """The columns that an input delivers, with their types."""
     if isinstance(origin, Source):
         return {**origin.dtypes, **BOOKKEEPING}
-    return upstream_dtypes(origin, stored_schema(origin))
+    return upstream_dtypes(stored_schema(origin))
 
 
 @cache
@@ -80,10 +80,8 @@ def prepared(group: FeatureGroup, frames: Frames) -> pl.LazyFrame:
     """What the expressions see: the group's ``prepare`` over its inputs, or its one input."""
     if group.prepare is None:
         return next(iter(frames.values()))
-    if isinstance(group.source, Mapping):
-        frame = group.prepare(**frames)
-    else:
-        frame = group.prepare(next(iter(frames.values())))
+    named = isinstance(group.source, Mapping)
+    frame = group.prepare(**frames) if named else group.prepare(next(iter(frames.values())))
     return frame if ARRIVAL in frame.collect_schema() else _with_arrival(group, frame, frames)
 
 
@@ -208,7 +206,7 @@ def _moments(group: FeatureGroup, frames: Frames, interval: Interval) -> pl.Data
 
 
 def _window_rows(group: FeatureGroup, frames: Frames, interval: Interval) -> pl.LazyFrame:
-    """Per entity and boundary b the aggregates over [b − window, b), where a row enters or leaves.
+    """Per entity and boundary b the aggregates over [b - window, b), where a row enters or leaves.
 
     A row counts from the first boundary b with arrival ≤ b + publish_delay: late rows change later
     boundaries, never ones already served.

@@ -96,7 +96,8 @@ def _group_columns(group: FeatureGroup, feature: Feature, stored: dict[str, list
     columns = {}
     for root in feature.expr.meta.root_names():
         if root not in group.feature_names:
-            raise DefinitionError(f"derived feature {group.name}:{feature.name} reads {root!r}, not one of its features")
+            where = f"derived feature {group.name}:{feature.name}"
+            raise DefinitionError(f"{where} reads {root!r}, which is not a stored feature of its group")
         _add(stored, group.name, root)
         columns[root] = column(group.name, root)
     return columns

@@ -25,8 +25,7 @@ and single underscores, starting with a letter, at most 63 characters
     """
     if not _NAME.fullmatch(name) or "__" in name:
         rule = (
-            "a name is lower case letters, digits and single underscores, "
-            "starting with a letter, at most 63 characters"
+            "a name is lower case letters, digits and single underscores, starting with a letter, at most 63 characters"
         )
         raise DefinitionError(f"{kind} {name!r}: {rule}")
 

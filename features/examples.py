@@ -36,4 +36,5 @@ def examples(
     rows = store.current_rows(group, start, end).sort(EVENT).unique(subset=group.keys, keep="last")
     columns = list(dict.fromkeys([*group.keys, *needed, spec.label_ref.feature]))
     asked = pl.col(EVENT) + duration(spec.predict_after)
-    return rows.select(*columns, asked.alias(EVENT), pl.col(EVENT).alias(LABELLED_AT)).sort(EVENT, *group.keys).collect()
+    spine = rows.select(*columns, asked.alias(EVENT), pl.col(EVENT).alias(LABELLED_AT))
+    return spine.sort(EVENT, *group.keys).collect()

@@ -43,9 +43,9 @@ class Feature:
         check_name("feature", self.name)
         if self.name in RESERVED:
             raise DefinitionError(f"feature {self.name!r}: the name is reserved; choose another")
-        if not isinstance(self.expr, pl.Expr):
-            found = type(self.expr).__name__
-            raise DefinitionError(f"feature {self.name!r}: expr is {found}, not a Polars expression")
+        expr: object = self.expr  # what the annotation promises is the user's to keep
+        if not isinstance(expr, pl.Expr):
+            raise DefinitionError(f"feature {self.name!r}: expr is {type(expr).__name__}, not a Polars expression")
         if self.window is not None:
             _positive(f"feature {self.name!r}", "window", self.window)
 
@@ -56,7 +56,7 @@ class FeatureGroup:
 
     ``grain`` says what one row is: "event" (one per prepared source row), "entity" (over all the
     entity's rows so far, at each ``every`` boundary or once it was quiet for ``settle``), "window"
-    (one per entity and ``every`` boundary b, over [b − window, b)). ``prepare`` is a LazyFrame →
+    (one per entity and ``every`` boundary b, over [b - window, b)). ``prepare`` is a LazyFrame →
     LazyFrame step before it that may look across rows only within ``prepare_by`` keys; it gets one
     frame, or one keyword frame per name where ``source`` is a mapping. Rows older than ``ttl``
     answer OUTSIDE_MAX_AGE; ``publish_delay`` is how long after its moment a row can be served at the

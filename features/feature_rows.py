@@ -8,6 +8,7 @@ rows), ``_epoch`` (grows with each rollback), ``_deleted`` (tombstone). Rows are
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import polars as pl
 
@@ -28,7 +29,12 @@ ORDER = [EPOCH, EVENT, CREATED]
 TOLERANCE = 1e-9
 """Relative difference above which two floats count as different values."""
 
-_SIGNED = {pl.UInt8: pl.Int16(), pl.UInt16: pl.Int32(), pl.UInt32: pl.Int64(), pl.UInt64: pl.Int64()}
+_SIGNED: dict[type[pl.DataType], DataType] = {
+    pl.UInt8: pl.Int16(),
+    pl.UInt16: pl.Int32(),
+    pl.UInt32: pl.Int64(),
+    pl.UInt64: pl.Int64(),
+}
 _STORED = (pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.Float32, pl.Float64, pl.Boolean, pl.String, pl.Binary, pl.Date)
 
 
@@ -49,17 +55,18 @@ def stored_dtype(owner: str, column: str, dtype: DataType) -> DataType:
     Unsigned integers become the next wider signed type, categories strings, times UTC microseconds.
     Raises DefinitionError for a type that Delta cannot hold.
     """
-    if dtype in _SIGNED:
-        return _SIGNED[dtype.base_type()]
+    base = dtype.base_type()
+    if base in _SIGNED:
+        return _SIGNED[base]
     if isinstance(dtype, pl.Categorical | pl.Enum) or dtype in (pl.Categorical, pl.Enum):
         return pl.String()
     if isinstance(dtype, pl.Datetime) or dtype == pl.Datetime:
         return UTC_US
     if isinstance(dtype, pl.List):
-        return pl.List(stored_dtype(owner, column, dtype.inner))
+        return pl.List(stored_dtype(owner, column, cast(DataType, dtype.inner)))
     if dtype in _STORED or isinstance(dtype, pl.Decimal):
         return dtype
-    raise DefinitionError(f"{owner}: {column!r} has type {dtype}, which cannot be stored: cast it to a number or string")
+    raise DefinitionError(f"{owner}: {column!r} is {dtype}, which cannot be stored: cast it to a number or string")
 
 
 def winners(rows: pl.LazyFrame, by: Sequence[str]) -> pl.LazyFrame:
@@ -77,4 +84,4 @@ def differs(column: str, other: str, dtype: DataType) -> pl.Expr:
     far = ((left - right).abs() > TOLERANCE * scale) & (left != right)
     states = left.is_null().ne_missing(right.is_null()) | left.is_nan().ne_missing(right.is_nan())
     infinite = left.is_infinite().ne_missing(right.is_infinite())
-    return states.fill_null(True) | infinite.fill_null(False) | far.fill_null(False)
+    return states.fill_null(value=True) | infinite.fill_null(value=False) | far.fill_null(value=False)

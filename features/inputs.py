@@ -122,6 +122,6 @@ def within(frame: pl.LazyFrame, scope: pl.DataFrame) -> pl.LazyFrame:
     return frame.join(scope.lazy(), on=scope.columns, how="semi", nulls_equal=True)
 
 
-def upstream_dtypes(group: FeatureGroup, stored: Mapping[str, DataType]) -> dict[str, DataType]:
+def upstream_dtypes(stored: Mapping[str, DataType]) -> dict[str, DataType]:
     """What an upstream group delivers: keys, event time, features, and when its rows were written."""
     return {**stored, EVENT: UTC_US, INGESTED_AT: UTC_US, EVENT_DATE: pl.Date()}

@@ -234,11 +234,9 @@ class Materializer:
             found = {n: i.scan(versions[n], plan.stamp, start, interval.end, scope) for n, i in inputs.items()}
             return found, scope
         if len(plan.chunks) > 1 or interval.start > BEGINNING:
-            # Key groups with rows in the chunk, then all the rows of those.
-            there = [
-                i.scan(versions[n], plan.stamp, interval.start, interval.end, scope).select(by)
-                for n, i in inputs.items()
-            ]
+            # Key groups with rows in the chunk (a boundary's rows begin one step before it), then all of theirs.
+            start = max(BEGINNING, interval.start - duration(group.every or "0s"))
+            there = [i.scan(versions[n], plan.stamp, start, interval.end, scope).select(by) for n, i in inputs.items()]
             scope = pl.concat(there).unique().collect()
         return {n: i.scan(versions[n], plan.stamp, scope=scope) for n, i in inputs.items()}, scope
 
@@ -250,9 +248,7 @@ def scope_columns(group: FeatureGroup) -> list[str]:
     return group.keys if group.grain == "entity" else [first_time(group)]
 
 
-def _existing(
-    group: FeatureGroup, table: FeatureTable, interval: Interval, scope: pl.DataFrame | None
-) -> pl.DataFrame:
+def _existing(group: FeatureGroup, table: FeatureTable, interval: Interval, scope: pl.DataFrame | None) -> pl.DataFrame:
     """Per key (entity, event_timestamp) the row that stands in the table, and whether it ever was live."""
     start = None if interval.start == BEGINNING else interval.start.date()
     rows = table.scan(since=start, until=min(interval.end, interval.cutoff).date())
@@ -279,7 +275,7 @@ def _changes(group: FeatureGroup, fresh: pl.DataFrame, old: pl.DataFrame, plan: 
     schema = stored_schema(group)
     moved = {f: differs(f, f"{f}_old", schema[f]) for f in group.feature_names}
     new = pl.col("_stood").is_null()
-    gone = pl.col(DELETED).fill_null(False)
+    gone = pl.col(DELETED).fill_null(value=False)
     # One column per change, so that each comparison is written once and wide groups stay quick.
     both = both.with_columns(expr.alias(f"_moved_{f}") for f, expr in moved.items())
     changed = new | gone | pl.any_horizontal(f"_moved_{f}" for f in moved)

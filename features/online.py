@@ -85,7 +85,8 @@ class OnlineRetrieval:
 def _keys(group: FeatureGroup, entities: pl.DataFrame) -> list[tuple[Any, ...]]:
     missing = [k for k in group.keys if k not in entities.columns]
     if missing and entities.height:
-        raise InvalidInput(f"the entity rows lack key column(s) {missing} of {group.name!r}; they have {entities.columns}")
+        there = entities.columns
+        raise InvalidInput(f"the entity rows lack key column(s) {missing} of {group.name!r}; they have {there}")
     if not entities.height:
         return []
     try:

@@ -82,8 +82,10 @@ def join(
     left = left.drop(EVENT).with_row_index(_ROW)
     whole = left.filter(pl.all_horizontal(pl.col(k).is_not_null() for k in keys))
     right = served(rows, list(keys)).select(*keys, AVAILABLE, EVENT, DELETED, *features)
-    found = whole.lazy().sort(AVAILABLE).join_asof(
-        right, on=AVAILABLE, by=list(keys), strategy="backward", check_sortedness=False
+    found = (
+        whole.lazy()
+        .sort(AVAILABLE)
+        .join_asof(right, on=AVAILABLE, by=list(keys), strategy="backward", check_sortedness=False)
     )
     found = found.select(_ROW, EVENT, DELETED, *features)
     answered = left.lazy().select(_ROW, _ASKED).join(found, on=_ROW, how="left").sort(_ROW)

@@ -149,7 +149,8 @@ def as_frame(data: Any) -> pl.DataFrame:
 def _refuse_collisions(given: pl.DataFrame, selection: Selection) -> None:
     clash = sorted(set(given.columns) & set(selection.outputs))
     if clash:
-        raise InvalidInput(f"the entity rows already have column(s) {clash}: rename them or use full_feature_names=True")
+        remedy = "rename them or use full_feature_names=True"
+        raise InvalidInput(f"the entity rows already have column(s) {clash}: {remedy}")
     missing = [name for name in selection.request if name not in given.columns]
     if missing:
         raise InvalidInput(f"the service needs request value(s) {missing} as columns of the entity rows")

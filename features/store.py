@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Mapping, Sequence
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import polars as pl
 
@@ -25,6 +25,12 @@ from features.source import BOOKKEEPING, EVENT_DATE, FILE_SHA256, INGESTED_AT, R
 from features.stores import OfflineStore, OnlineStore
 from features.sync import Syncer, SyncRun
 from features.times import UTC_US, Clock, as_utc, utc_now
+
+
+def ingestion_stamp(offline: OfflineStore, source: str, now: datetime) -> datetime:
+    """When rows written now are taken in: after all rows before them, whatever the clock does."""
+    last = offline.last_ingested(source)
+    return now if last is None else max(now, last + timedelta(microseconds=1))
 
 
 class FeatureStore:
@@ -66,7 +72,7 @@ class FeatureStore:
         rows = known.conform(frame).with_columns(
             pl.lit(None, pl.String).alias(FILE_SHA256),
             pl.lit(None, pl.Int64).alias(RECORD_OFFSET),
-            pl.lit(self.now(), UTC_US).alias(INGESTED_AT),
+            pl.lit(ingestion_stamp(self.offline, known.name, self.now()), UTC_US).alias(INGESTED_AT),
             pl.col(known.event_timestamp).dt.date().alias(EVENT_DATE),
         )
         app_id = f"batch:{batch_id or uuid.uuid4().hex}"
@@ -150,7 +156,7 @@ class FeatureStore:
         """Release the online store."""
         self.online.close()
 
-    def __enter__(self) -> FeatureStore:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

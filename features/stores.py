@@ -93,6 +93,9 @@ class OfflineStore(Protocol):
         ``rows`` carry their bookkeeping columns; ``number`` only grows within an app_id.
         """
 
+    def last_ingested(self, name: str) -> datetime | None:
+        """The newest moment at which rows of a source were taken in; None while there are none."""
+
     def source_version(self, name: str) -> int | None:
         """The newest version of a source's table; None while it has none."""
 

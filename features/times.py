@@ -65,7 +65,7 @@ def as_utc(moment: datetime | date | str) -> datetime:
             hint = "write it like '2026-03-01' or '2026-03-01T12:00'"
             raise InvalidInput(f"{moment!r} is not a moment: {hint}") from error
     if not isinstance(moment, datetime):
-        moment = datetime(moment.year, moment.month, moment.day)
+        moment = datetime(moment.year, moment.month, moment.day, tzinfo=UTC)
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 

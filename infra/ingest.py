@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import polars as pl
@@ -17,9 +18,11 @@ from expectations.gate import validate
 from expectations.quarantine import REASONS
 from expectations.result import BatchVerdict, FileVerdict, Severity
 from expectations.rules import Suite
+from features.entity import DataType
 from features.errors import InvalidInput, UnreadableFile
 from features.registry import Registry
 from features.source import BOOKKEEPING, EVENT_DATE, FILE_SHA256, INGESTED_AT, Source
+from features.store import ingestion_stamp
 from features.times import UTC_US, Clock
 from infra.ledger import INGESTED, REJECTED, TRUNCATED, Batch, Candidate, Entry, Ledger
 from infra.sources.base import Delivery, FileReader, file_sha256
@@ -30,15 +33,15 @@ Progress = Callable[[int, int], None]
 
 APP_ID = "ingest"
 VERDICTS = "quality/verdicts"
-_VERDICT_COLUMNS = {
-    FILE_SHA256: pl.String,
-    "source": pl.String,
-    "rule": pl.String,
-    "severity": pl.String,
-    "column": pl.String,
-    "failed": pl.Int64,
-    "checked": pl.Int64,
-    "message": pl.String,
+_VERDICT_COLUMNS: dict[str, DataType] = {
+    FILE_SHA256: pl.String(),
+    "source": pl.String(),
+    "rule": pl.String(),
+    "severity": pl.String(),
+    "column": pl.String(),
+    "failed": pl.Int64(),
+    "checked": pl.Int64(),
+    "message": pl.String(),
     "judged_at": UTC_US,
 }
 READ_THREADS = 2
@@ -98,7 +101,7 @@ class Ingestor:
             raise InvalidInput("; ".join(problems))
         taken = 0
         for group in self._batches(candidates):
-            done.append(self._take(self._ledger.open(group, self._clock())))
+            done.append(self._take(self._ledger.open(group, self._stamp())))
             taken += len(group)
             if progress is not None:
                 progress(taken, len(candidates))
@@ -179,6 +182,11 @@ class Ingestor:
         versions = {name: v for name in names if (v := self._lake.source_version(name)) is not None}
         entries = [_entry(f, deliveries.get(f.sha256), failures.get(f.sha256), verdicts) for f in batch.files]
         return self._ledger.close(batch, entries, versions)
+
+    def _stamp(self) -> datetime:
+        """When a batch is taken in: after everything that any source got before."""
+        now = self._clock()
+        return max((ingestion_stamp(self._lake, name, now) for name in self._registry.sources), default=now)
 
     def _read(self, file: Candidate) -> Delivery | UnreadableFile:
         path = Path(file.path)

@@ -9,6 +9,7 @@ from datetime import datetime
 
 import polars as pl
 
+from features.entity import DataType
 from features.examples import LABELLED_AT, examples
 from features.feature_rows import EVENT
 from features.fingerprint import fingerprint
@@ -103,6 +104,7 @@ def judged(store: FeatureStore, lake: DeltaLake, spec: ModelSpec) -> pl.DataFram
     group = store.registry.group(label.group)
     truth = store.current_rows(group).select(*group.keys, EVENT, pl.col(label.feature).alias("label"))
     if predictions is None:
-        schema = {"prediction": pl.Float64, "predicted_at": UTC_US, "model_version": pl.String, "run_id": pl.String}
+        schema: dict[str, DataType] = {"prediction": pl.Float64(), "predicted_at": UTC_US}
+        schema |= {"model_version": pl.String(), "run_id": pl.String()}
         return truth.head(0).with_columns(pl.lit(None, t).alias(n) for n, t in schema.items()).collect()
     return predictions.join(truth, on=[*group.keys, EVENT], how="left").collect()

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from features.errors import SettingsError
 from features.registry import Registry
@@ -32,7 +33,7 @@ class Platform:
     lake: DeltaLake
     tracker: MlflowTracker
 
-    def __enter__(self) -> Platform:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

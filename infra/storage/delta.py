@@ -8,14 +8,14 @@ instead of appending twice (SEMANTICS.md §5).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 
 import polars as pl
 
 from features.entity import DataType
-from features.source import EVENT_DATE
-from features.times import UTC_US
+from features.source import EVENT_DATE, INGESTED_AT
+from features.times import UTC_US, from_micros, to_micros
 from infra.storage.delta_features import DeltaFeatureTable
 from infra.storage.delta_io import Table
 
@@ -27,6 +27,8 @@ _PUBLISH_COLUMNS: dict[str, DataType] = {
     "plan": pl.Int64(),
     "published_at": UTC_US,
 }
+_INGESTED = "ingested_at"
+
 DEFINITIONS = "registry/groups"
 _DEFINITION_COLUMNS: dict[str, DataType] = {
     "name": pl.String(),
@@ -69,7 +71,16 @@ class DeltaLake:
         """Append rows once per (app_id, number) and return the table's version; None if there already."""
         table = self.table(f"bronze/{name}")
         table.ensure(dtypes, [EVENT_DATE])
-        return table.append_once(rows.select(list(dtypes)), app_id, number, partition_by=[EVENT_DATE])
+        newest = rows.select(pl.col(INGESTED_AT).max()).item()
+        marks = {_INGESTED: to_micros(newest)} if newest is not None else {}
+        return table.append_once(rows.select(list(dtypes)), app_id, number, partition_by=[EVENT_DATE], marks=marks)
+
+    def last_ingested(self, name: str) -> datetime | None:
+        """The newest moment at which rows of a source were taken in; None while there are none."""
+        table = self.table(f"bronze/{name}")
+        table.handle()
+        newest = table.reached(_INGESTED)
+        return from_micros(newest) if newest >= 0 else None
 
     def source_version(self, name: str) -> int | None:
         """The newest version of a source's table; None while it has none."""

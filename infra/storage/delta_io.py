@@ -22,6 +22,10 @@ TABLE_PROPERTIES = {
 }
 
 
+RACES = 20
+"""How often an append is tried again after another writer's commit came in between."""
+
+
 @contextmanager
 def translated(what: str) -> Iterator[None]:
     """Turn what delta-rs and the file system raise into StorageError or ConcurrentRun."""
@@ -98,26 +102,34 @@ class Table:
             write_deltalake(handle, rows, mode="append", commit_properties=properties)
 
     def append_once(
-        self, rows: pl.DataFrame, app_id: str, number: int, *, partition_by: list[str] | None = None
+        self,
+        rows: pl.DataFrame,
+        app_id: str,
+        number: int,
+        *,
+        partition_by: list[str] | None = None,
+        marks: Mapping[str, int] | None = None,
     ) -> int | None:
         """Append rows unless ``app_id`` has reached ``number``; the new version, or None if it had.
 
-        A race lost to a process doing the same step counts as done.
+        ``marks`` are app ids raised to at least these numbers along with it. A race lost to a process
+        doing the same step counts as done; one lost over a mark is run again.
         """
-        handle = self.ensure(rows.schema, partition_by)
-        if self.reached(app_id) >= number:
-            return None
-        try:
-            self.append(rows, {app_id: number})
-        except ConcurrentRun:
-            self._handle = None
-            if self.handle() is not None and self.reached(app_id) >= number:
+        for _ in range(RACES):
+            handle = self.ensure(rows.schema, partition_by)
+            if self.reached(app_id) >= number:
                 return None
-            raise
-        return handle.version()
+            raised = {mark: max(self.reached(mark), value) for mark, value in (marks or {}).items()}
+            try:
+                self.append(rows, {app_id: number, **raised})
+            except ConcurrentRun:
+                self._handle = None
+            else:
+                return handle.version()
+        raise ConcurrentRun(f"{self.uri}: {RACES} races for a commit were lost to other writers; run again")
 
     def reached(self, app_id: str) -> int:
-        """The number that an app id has reached; −1 for none."""
+        """The number that an app id has reached; -1 for none."""
         number = self._handle.transaction_version(app_id) if self._handle is not None else None
         return -1 if number is None else number
 

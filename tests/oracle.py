@@ -1,0 +1,52 @@
+"""Naive answers, written without the project: loops over rows, as anybody would check by hand."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+MICRO = timedelta(microseconds=1)
+EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
+
+
+def winner(rows: list[dict], at: datetime) -> dict | None:
+    """Of the rows available at or before ``at`` the one with the greatest order."""
+    seen = [r for r in rows if r["available"] is not None and r["available"] <= at]
+    return max(seen, key=lambda r: (r["epoch"], r["event_timestamp"], r["created"]), default=None)
+
+
+def answer(rows: list[dict], at: datetime, now: datetime, ttl: timedelta | None) -> tuple[object, str]:
+    """Value and status that the online store would have given at ``at``."""
+    row = winner(rows, min(at, now))
+    if row is None or row["deleted"]:
+        return None, "NOT_FOUND"
+    if ttl is not None and at - row["event_timestamp"] > ttl:
+        return None, "OUTSIDE_MAX_AGE"
+    return row["value"], "PRESENT" if row["value"] is not None else "NULL_VALUE"
+
+
+def next_boundary(moment: datetime, every: timedelta) -> datetime:
+    """The first multiple of ``every`` since the epoch after ``moment``."""
+    return EPOCH + ((moment - EPOCH) // every + 1) * every
+
+
+def window_rows(events: list[tuple[int, datetime, float]], every: timedelta, windows: list[timedelta]) -> dict:
+    """{(entity, boundary): [values in each window]} at every boundary where a row enters or leaves."""
+    found: dict[tuple[int, datetime], list[list[float]]] = {}
+    for entity, moment, _ in events:
+        moments = {next_boundary(moment, every), *(next_boundary(moment + w, every) for w in windows)}
+        for boundary in moments:
+            found[entity, boundary] = [
+                [v for e, t, v in events if e == entity and boundary - w <= t < boundary] for w in windows
+            ]
+    return found
+
+
+def settled_rows(events: list[tuple[int, datetime, float]], settle: timedelta, stamp: datetime) -> dict:
+    """{(entity, event_timestamp): values so far} for each quiet of ``settle`` after a row."""
+    found = {}
+    for entity in {e for e, _, _ in events}:
+        times = sorted({t for e, t, _ in events if e == entity})
+        for moment, after in zip(times, [*times[1:], None], strict=True):
+            if (after if after is not None else stamp) - moment >= settle:
+                found[entity, moment] = [v for e, t, v in events if e == entity and t <= moment]
+    return found
