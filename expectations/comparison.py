@@ -109,13 +109,16 @@ def compare(data: ColumnData) -> Comparison:
     if not n or not m:
         return Comparison(n, m, idle=("insufficient_data", f"{n} baseline and {m} current rows"))
     try:
-        return _compare(_aligned(data))
+        return _compare(aligned(data))
     except Exception as error:  # noqa: BLE001  whatever one column holds, the night's others must be judged
         return Comparison(n, m, idle=("error", (str(error) or type(error).__name__).splitlines()[0]))
 
 
-def _aligned(data: ColumnData) -> ColumnData:
-    """The data with both sides of one kind; an all-null side takes the other's type."""
+def aligned(data: ColumnData) -> ColumnData:
+    """The data with both sides of one kind; an all-null side takes the other's type.
+
+    Raises InvalidInput where the two cannot be compared.
+    """
     if data.baseline.null_count() == len(data.baseline) and data.current.dtype != pl.Null:
         return ColumnData(data.baseline.cast(data.current.dtype), data.day, data.current)
     if data.current.null_count() == len(data.current):
@@ -183,7 +186,7 @@ def _categories(data: ColumnData, reference: Counts, today: Counts) -> _Values:
     if means[1] is not None:
         guard = _location(means[1], [d.mean for d in days if d.mean is not None], fewer)
     else:
-        guard = _distance(effect, _left_out(_daily_counts(data), statistics.cramers_v), fewer)
+        guard = _distance(effect, left_out(daily_counts(data), statistics.cramers_v), fewer)
     return _Values(Check(test, statistic, p, effect, "Cramér's V", (guard,)), None, None, means)
 
 
@@ -207,7 +210,7 @@ def _missing(profile: ColumnBaseline, before: Counts, now: Counts) -> Check | No
     effect = float(statistics.total_variation(before / before.sum(), now / now.sum()))
     daily = np.array([[d.present, d.nulls, d.nonfinite] for d in profile.days], dtype=np.int64)
     fewer = _fewer(int(now.sum()), [d.rows for d in profile.days])
-    guard = _distance(effect, _left_out(daily, statistics.total_variation), fewer)
+    guard = _distance(effect, left_out(daily, statistics.total_variation), fewer)
     return Check("missing", statistic, p, effect, "share missing", (guard,))
 
 
@@ -222,7 +225,7 @@ def _share_true(values: pl.Series) -> float | None:
     return float(values.drop_nulls().to_numpy().mean()) if values.null_count() < len(values) else None
 
 
-def _daily_counts(data: ColumnData) -> Counts:
+def daily_counts(data: ColumnData) -> Counts:
     """Rows per baseline day and category (last: not listed), days without any left out."""
     rows = pl.DataFrame({"day": data.day.cast(pl.Date), "value": data.baseline.cast(pl.String)}).drop_nulls()
     codes = category_codes(rows["value"], data.profile.categories)
@@ -232,7 +235,7 @@ def _daily_counts(data: ColumnData) -> Counts:
     return flat.reshape(-1, width).astype(np.int64)
 
 
-def _left_out(daily: Counts, distance: Callable[[Floats, Floats], Floats]) -> Floats:
+def left_out(daily: Counts, distance: Callable[[Floats, Floats], Floats]) -> Floats:
     """The distance of each day's shares from those of all other days together."""
     others = daily.sum(axis=0) - daily
     own, rest = (counts / np.maximum(counts.sum(axis=1, keepdims=True), 1) for counts in (daily, others))
@@ -246,15 +249,15 @@ def _fewer(today: int, days: Sequence[int]) -> float:
 
 def _location(today: float, days: Sequence[float], fewer: float) -> Guard:
     mean = float(np.mean(days))
-    z = _ratio(today - mean, float(np.std(days, ddof=1)), max(abs(mean), abs(today)))
+    z = ratio(today - mean, float(np.std(days, ddof=1)), max(abs(mean), abs(today)))
     return Guard(z, today < min(days) or today > max(days), len(days), fewer)
 
 
 def _distance(today: float, days: Floats, fewer: float) -> Guard:
-    return Guard(_ratio(today, float(np.sqrt(np.mean(days**2))), 1.0), today > days.max(), len(days), fewer)
+    return Guard(ratio(today, float(np.sqrt(np.mean(days**2))), 1.0), today > days.max(), len(days), fewer)
 
 
-def _ratio(shift: float, scale: float, size: float) -> float:
+def ratio(shift: float, scale: float, size: float) -> float:
     """Shift over scale; differences that are only rounding (1e-12 of ``size``) count as none."""
     if abs(shift) <= 1e-12 * size:
         return 0.0

@@ -33,7 +33,7 @@ Q = 0.05
 """The share of false discoveries that is accepted among the night's significant tests."""
 FLOOR = 0.05
 """The least effect that matters: KS D, Cramér's V, or a change in the share of missing values."""
-DAY_ALPHA = 0.01
+DAY_ALPHA = 0.005
 """The chance that any column of a clean night passes its daily limit. Days that hang together (30-day
 windows) raise it up to fourfold (simulated), which still keeps a night's false-alarm rate under 5 %."""
 
