@@ -21,11 +21,13 @@ _REQUIREMENT = re.compile(r"([a-z][a-z0-9_]*)>=(\d+(?:\.\d+){0,2})")
 class Registry:
     """Groups, services and models in one list; entities and sources are found through them.
 
+    A source that no group reads yet may be listed too, so that it is taken in.
+
     Raises DefinitionError where two different definitions share a name, where inputs form a cycle,
     or where a service or model refers to what is not there.
     """
 
-    def __init__(self, items: Iterable[FeatureGroup | FeatureService | ModelSpec]) -> None:
+    def __init__(self, items: Iterable[FeatureGroup | FeatureService | ModelSpec | Source]) -> None:
         self.groups: dict[str, FeatureGroup] = {}
         self.services: dict[str, FeatureService] = {}
         self.models: dict[str, ModelSpec] = {}
@@ -85,16 +87,13 @@ class Registry:
             visit(group)
         return list(ordered.values())
 
-    def _add(self, item: FeatureGroup | FeatureService | ModelSpec) -> None:
+    def _add(self, item: FeatureGroup | FeatureService | ModelSpec | Source) -> None:
         match item:
             case FeatureGroup():
                 _put("feature group", self.groups, item)
                 _put("entity", self.entities, item.entity)
                 for upstream in item.inputs.values():
-                    if isinstance(upstream, Source):
-                        _put("source", self.sources, upstream)
-                    else:
-                        self._add(upstream)
+                    self._add(upstream)
             case FeatureService():
                 _put("feature service", self.services, item)
                 for part in item.features:
@@ -103,9 +102,11 @@ class Registry:
             case ModelSpec():
                 _put("model", self.models, item)
                 self._add(item.service)
+            case Source():
+                _put("source", self.sources, item)
             case _:
                 raise DefinitionError(
-                    f"a registry holds groups, services and models, not {type(item).__name__}: remove it from the list"
+                    f"a registry holds groups, services, models and sources, not {type(item).__name__}: remove it from the list"
                 )
 
     def _check_requirement(self, model: ModelSpec, requirement: str) -> None:

@@ -165,7 +165,7 @@ def _provenance(group: FeatureGroup, table: FeatureTable, version: int | None) -
         "fingerprint": fingerprint(group),
         "table_version": state.version if version is None else version,
         "plan": state.closed,
-        "sources": {name: read for name, (_, read) in sources.items()},
+        "sources": {group.inputs[name].name: read for name, (_, read) in sources.items()},
     }
 
 

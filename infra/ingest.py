@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -194,9 +194,13 @@ class Ingestor:
         try:
             if file_sha256(path) != file.sha256:
                 return UnreadableFile("its content changed after it was listed; deliver it again")
-            return reader.read(path)
+            delivery = reader.read(path)
         except UnreadableFile as error:
             return error
+        tables = {name: rows for name, rows in delivery.tables.items() if name in self._registry.sources}
+        if not tables:
+            return UnreadableFile(f"it feeds {sorted(delivery.tables)}, none of which the registry has")
+        return replace(delivery, tables=tables)
 
     def _judge(self, name: str, deliveries: Mapping[str, Delivery], batch: Batch) -> BatchVerdict:
         """Join what the files deliver to one source and judge it."""

@@ -16,10 +16,12 @@ from features.definitions.wafer_models import (
     wafer_yield,
     yield_prediction,
 )
+from features.definitions.wafer_sources import wafers
 from features.registry import Registry
 
 REGISTRY = Registry(
     [
+        wafers,
         wafer_aggregates,
         device_parametrics,
         spatial_correlations,

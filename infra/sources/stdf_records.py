@@ -11,7 +11,7 @@ import pyarrow as pa
 import stdf_convert
 
 from features.errors import UnreadableFile
-from infra.sources.stdf_walk import FAR_SIZE, declared_order, walk, with_order
+from infra.sources.stdf_walk import FAR_SIZE, Walk, declared_order, walk, with_order
 from infra.sources.unpack import Unpacked
 
 _POSITION = ["sequence_number", "byte_offset", "rec_len"]
@@ -29,6 +29,7 @@ _COLUMNS = {
     "PTR": [*_TEST, *_LIMITS, "RESULT"],
     "MPR": [*_TEST, *_LIMITS, "RTN_ICNT", "RTN_RSLT", "RTN_INDX"],
     "FTR": _TEST,
+    "UNKNOWN": [],
 }
 
 Records = dict[str, pl.DataFrame]
@@ -47,11 +48,11 @@ class Loaded:
 def load(file: Unpacked, scratch: Path | None = None) -> Loaded:
     """The whole records of an STDF file.
 
-    A file that stdf-convert reads and that has an MRR is complete. Any other is walked header by
-    header: where a record of a known type runs past the end of the stream the file was cut, and the
-    records before it count; where no record can be recognised it is corrupt. A file without MRR that
-    ends on a record's last byte may have been cut there, and counts as cut. Raises UnreadableFile
-    for what is corrupt or no STDF V4.
+    A file that stdf-convert reads, that has an MRR and only known record types, is complete. Any other
+    is walked header by header: where a record runs past the end of the stream the file was cut, and
+    the records before it count; where no record can be recognised it is corrupt. A file without MRR
+    that ends on a record's last byte may have been cut there, and counts as cut. Raises
+    UnreadableFile for what is corrupt or no STDF V4.
     """
     with file.path.open("rb") as stream:
         head = stream.read(FAR_SIZE)
@@ -60,21 +61,24 @@ def load(file: Unpacked, scratch: Path | None = None) -> Loaded:
     try:
         records = _parse(file.path)
     except stdf_convert.StdfError as error:
-        failure = error
-    if records is not None and records["MRR"].height and not file.cut:
+        failure = _translated(error, file.path)
+    if records is not None and records["MRR"].height and records["UNKNOWN"].is_empty() and not file.cut:
         return Loaded(records, None, _joined(file.note, _cpu_note(head, order)))
     data = file.path.read_bytes()
     found = walk(data)
     if found.corrupt:
         raise UnreadableFile(f"corrupt: no STDF record starts at byte {found.whole}", found.whole)
-    if records is None or found.whole < len(data) or found.order != order:
-        if failure is not None and found.whole == len(data) and found.order == order:
-            raise _translated(failure, file.path) from failure
-        whole = with_order(data, found.order) if found.order != order else data
-        records = _parse_bytes(whole[: found.whole], scratch)
+    if found.order != order:
+        records = _parse_bytes(with_order(data[: found.whole], found.order), scratch)
+    elif found.whole < len(data):
+        records = _parse_bytes(data[: found.whole], scratch)
+    elif failure is not None:
+        raise failure
+    assert records is not None, "what did not parse was parsed again or raised"
     lie = _cpu_note(head, order) if found.order == order else "its FAR lies about the byte order"
-    cut = _cut_note(file, found.whole, len(data), has_end=records["MRR"].height > 0)
-    return Loaded(records, None if cut is None else found.whole, _joined(file.note, lie, cut))
+    cut = _cut_note(file, found, has_end=records["MRR"].height > 0)
+    note = _joined(file.note, lie, _unknown_note(records["UNKNOWN"].height), cut)
+    return Loaded(records, None if cut is None else found.whole, note)
 
 
 def _parse(path: Path) -> Records:
@@ -115,12 +119,16 @@ def _cpu_note(head: bytes, order: str) -> str | None:
     return None
 
 
-def _cut_note(file: Unpacked, whole: int, size: int, *, has_end: bool) -> str | None:
-    if whole < size:
-        return f"cut in mid-record at byte {size}: its last whole record ends at byte {whole}"
+def _unknown_note(count: int) -> str | None:
+    return f"{count} record(s) of unknown type were skipped" if count else None
+
+
+def _cut_note(file: Unpacked, found: Walk, *, has_end: bool) -> str | None:
+    if found.whole < found.end:
+        return f"cut in mid-record at byte {found.end}: its last whole record ends at byte {found.whole}"
     if file.cut:
-        return f"its compressed data is cut: the last whole record ends at byte {whole}"
-    return None if has_end else f"no MRR: it may be cut after its last record, at byte {whole}"
+        return f"its compressed data is cut: the last whole record ends at byte {found.whole}"
+    return None if has_end else f"no MRR: it may be cut after its last record, at byte {found.whole}"
 
 
 def _joined(*notes: str | None) -> str | None:

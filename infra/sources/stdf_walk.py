@@ -1,7 +1,7 @@
 """The header walk: how far an STDF stream is whole, and whether it was cut or is corrupt.
 
-Only headers (length, type, sub-type: four bytes) are looked at. It runs where stdf-convert failed or
-found no end (MRR), never on a good file.
+Only headers (length, type, sub-type: four bytes) are looked at. It runs where stdf-convert failed,
+found no end (MRR) or met records of unknown type, not on a good file.
 """
 
 from __future__ import annotations
@@ -36,13 +36,14 @@ class Walk:
     """How far the headers make sense.
 
     ``order`` is the byte order of the stream ("<" or ">"), ``whole`` the byte after the last whole
-    record, ``corrupt`` whether what stands there is no record; else the stream ends there or in the
-    middle of the next record.
+    record, ``end`` where the stream ends, zero padding left out. Between the two stands the beginning
+    of a record that was cut or, if ``corrupt``, what is no record.
     """
 
     order: str
     whole: int
-    corrupt: bool
+    end: int
+    corrupt: bool = False
 
 
 def declared_order(head: bytes) -> str:
@@ -90,11 +91,13 @@ def _walk(data: bytes, order: str) -> Walk:
         length, typ, sub = header(data, at)
         after = at + _HEADER + length
         if (typ, sub) not in _KNOWN and not _record_at(data, after, header):
-            return Walk(order, at, corrupt=True)
+            if data.count(0, at) == end - at:
+                return Walk(order, at, at)
+            return Walk(order, at, end, corrupt=True)
         if after > end:
             break
         at = after
-    return Walk(order, at, corrupt=False)
+    return Walk(order, at, end)
 
 
 def _record_at(data: bytes, at: int, header: Callable[[bytes, int], tuple[int, ...]]) -> bool:

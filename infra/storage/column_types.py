@@ -130,9 +130,10 @@ def restorer(spec: Spec) -> Restore | None:
 def _datetimes(unit: str, zone: str | None) -> Restore:
     if zone is None:
         return lambda value: _EPOCH + timedelta(microseconds=_micros(value, unit))
-    if zone == "UTC":
-        return lambda value: _EPOCH_UTC + timedelta(microseconds=_micros(value, unit))
     place = ZoneInfo(zone)
+    if zone == "UTC":  # as below, without the conversion
+        start = _EPOCH.replace(tzinfo=place)
+        return lambda value: start + timedelta(microseconds=_micros(value, unit))
     return lambda value: (_EPOCH_UTC + timedelta(microseconds=_micros(value, unit))).astimezone(place)
 
 
