@@ -90,9 +90,8 @@ class MlflowTracker:
                 try:
                     _log_facts(client, run_id, {**_shown(lineage), **params}, metrics, trained_at)
                     _log_manifest(client, run_id, name, manifest, sample)
-                    model_id, location, digest = _log_model(client, experiment, run_id, name, model, sample, trusted)
-                    facts[_MODEL_HASH] = digest
-                    found = client.create_model_version(name, location, run_id, facts, model_id=model_id)
+                    location, facts[_MODEL_HASH] = _log_model(client, experiment, run_id, name, model, sample, trusted)
+                    found = client.create_model_version(name, location, run_id, facts)
                 except Exception:
                     client.set_terminated(run_id, "FAILED", _millis(trained_at))
                     raise
@@ -175,8 +174,8 @@ def _log_manifest(client: Any, run_id: str, name: str, manifest: Mapping[str, An
 
 def _log_model(
     client: Any, experiment: str, run_id: str, name: str, model: Any, sample: pl.DataFrame, trusted: list[str]
-) -> tuple[str, str, str]:
-    """Keep the model as a logged model of the run; returns its id, where it lies and its SHA-256."""
+) -> tuple[str, str]:
+    """Keep the model as a logged model of the run; returns where it lies and its SHA-256."""
     mlflow = load_mlflow()
     logged = client.create_logged_model(experiment, name, run_id)
     with tempfile.TemporaryDirectory() as folder:
@@ -197,7 +196,8 @@ def _log_model(
         client.log_model_artifacts(logged.model_id, f"{folder}/model")
     client.log_outputs(run_id, [mlflow.entities.LoggedModelOutput(logged.model_id, step=0)])
     client.finalize_logged_model(logged.model_id, "READY")
-    return logged.model_id, logged.artifact_location, digest
+    # Not models:/<id>: that, the registry resolves through MLflow's process-wide address.
+    return logged.artifact_location, digest
 
 
 def _signature(sample: pl.DataFrame) -> Any:
