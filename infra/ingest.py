@@ -18,6 +18,7 @@ from expectations.gate import validate
 from expectations.quarantine import REASONS
 from expectations.result import BatchVerdict, FileVerdict, Severity
 from expectations.rules import Suite
+from expectations.suites import suite_for
 from features.entity import DataType
 from features.errors import InvalidInput, UnreadableFile
 from features.registry import Registry
@@ -26,7 +27,10 @@ from features.store import ingestion_stamp
 from features.times import UTC_US, Clock
 from infra.ledger import INGESTED, REJECTED, TRUNCATED, Batch, Candidate, Entry, Ledger
 from infra.sources.base import Delivery, FileReader, file_sha256
+from infra.sources.stdf import StdfReader
+from infra.sources.tabular import TabularReader
 from infra.storage.delta import DeltaLake
+from infra.wiring import Platform
 
 Progress = Callable[[int, int], None]
 """Told (files done, files in all)."""
@@ -276,3 +280,17 @@ def _complaint(judged: Mapping[str, FileVerdict]) -> str:
         if finding.severity is Severity.CRITICAL
     ]
     return "; ".join(critical)
+
+
+def open_ingestor(platform: Platform) -> Ingestor:
+    """The ingestor of a home, with the shipped readers and suites."""
+    settings = platform.settings
+    return Ingestor(
+        platform.lake,
+        platform.store.registry,
+        StdfReader((settings.die_width_mm, settings.die_height_mm)),
+        TabularReader,
+        suite_for,
+        platform.store.now,
+        batch_bytes=settings.ingest_batch_mb * 2**20,
+    )

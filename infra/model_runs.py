@@ -10,6 +10,7 @@ from datetime import datetime
 import polars as pl
 
 from features.entity import DataType
+from features.errors import TrackingError
 from features.examples import LABELLED_AT, examples
 from features.feature_rows import EVENT
 from features.fingerprint import fingerprint
@@ -108,3 +109,14 @@ def judged(store: FeatureStore, lake: DeltaLake, spec: ModelSpec) -> pl.DataFram
         schema |= {"model_version": pl.String(), "run_id": pl.String()}
         return truth.head(0).with_columns(pl.lit(None, t).alias(n) for n, t in schema.items()).collect()
     return predictions.join(truth, on=[*group.keys, EVENT], how="left").collect()
+
+
+def untrained(store: FeatureStore, tracker: Tracker) -> list[str]:
+    """The models that have no registered version yet."""
+    missing = []
+    for name in store.registry.models:
+        try:
+            tracker.model_version(name)
+        except TrackingError:
+            missing.append(name)
+    return missing

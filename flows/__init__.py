@@ -1,0 +1,1 @@
+"""Prefect flows over the platform, and the command line. Importing this package imports no Prefect."""

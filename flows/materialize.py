@@ -1,0 +1,26 @@
+"""The materialize flow: the live path of some or all feature groups."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from prefect import flow
+
+from flows.moment import moment_of
+from flows.tasks import Facts, materialize_group
+from infra.settings import load_settings
+from infra.wiring import load_registry
+
+
+@flow(name="materialize", flow_run_name="materialize")
+def materialize(groups: list[str] | None = None, now: datetime | None = None) -> list[Facts]:
+    """Emit the feature rows that new source commits and the passing of time made necessary.
+
+    Args:
+        groups: The feature groups; empty for all.
+        now: The moment the run counts as; empty for the present.
+    """
+    registry = load_registry(load_settings().registry)
+    wanted = {registry.group(name).name for name in groups} if groups else set(registry.groups)
+    moment = moment_of(now)
+    return [materialize_group(group.name, moment) for group in registry.in_order() if group.name in wanted]

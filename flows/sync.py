@@ -1,0 +1,38 @@
+"""The sync flow, and the cache warm-up of the morning."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from prefect import flow
+
+from flows.moment import moment_of
+from flows.tasks import Facts, sync_group, warm_group
+from infra.settings import load_settings
+from infra.wiring import load_registry
+
+
+@flow(name="sync", flow_run_name="sync")
+def sync(groups: list[str] | None = None, now: datetime | None = None) -> list[Facts]:
+    """Publish what was materialized since the last sync to the online store.
+
+    Args:
+        groups: The feature groups; empty for all that are served online.
+        now: The moment the run counts as; empty for the present.
+    """
+    registry = load_registry(load_settings().registry)
+    chosen = [registry.group(name) for name in groups] if groups else list(registry.groups.values())
+    moment = moment_of(now)
+    return [sync_group(group.name, moment) for group in chosen if group.online or groups]
+
+
+@flow(name="warm-up", flow_run_name="warm-up")
+def warm_up(now: datetime | None = None) -> list[Facts]:
+    """Bring the online rows into memory before the day's first requests.
+
+    Args:
+        now: The moment the run counts as; empty for the present.
+    """
+    registry = load_registry(load_settings().registry)
+    moment = moment_of(now)
+    return [warm_group(group.name, moment) for group in registry.groups.values() if group.online]

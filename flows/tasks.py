@@ -1,0 +1,106 @@
+"""The stations of the line as Prefect tasks: thin, each opens the home, does one thing, says what it did.
+
+A task's result is plain data that a person or a summary can read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+
+from features.errors import TrackingError, TrainingError
+from infra.ingest import open_ingestor
+from infra.ledger import REJECTED, TRUNCATED
+from infra.model_runs import score, train
+from infra.monitoring import write_report
+from infra.wiring import Platform, fixed_clock, open_platform
+
+Facts = dict[str, Any]
+"""What a station did: plain, JSON-able values."""
+
+
+def _home(now: datetime) -> Platform:
+    return open_platform(clock=fixed_clock(now))
+
+
+@task(name="ingest files", retries=1, retry_delay_seconds=2)
+def ingest_files(paths: Sequence[str], source: str | None, now: datetime) -> Facts:
+    """Take every new file at or below the paths into bronze."""
+    with _home(now) as platform:
+        result = open_ingestor(platform).ingest([Path(p) for p in paths], source)
+    return {
+        "files": result.entries.height,
+        "known": result.known,
+        "rejected": result.count(REJECTED),
+        "truncated": result.count(TRUNCATED),
+        "rows": int(result.entries["rows"].sum()),
+        "quarantined": int(result.entries["quarantined"].sum()),
+        "problems": list(result.problems),
+    }
+
+
+@task(name="materialize group", task_run_name="materialize {group}")
+def materialize_group(group: str, now: datetime) -> Facts:
+    """Run a group's live path."""
+    with _home(now) as platform:
+        run = platform.store.materialize_incremental(group)
+    return {"group": group, "rows": run.rows, "delta_version": run.version}
+
+
+@task(name="backfill group", task_run_name="backfill {group}")
+def backfill_group(group: str, start: datetime, end: datetime, now: datetime) -> Facts:
+    """Materialize [start, end) of a group."""
+    with _home(now) as platform:
+        run = platform.store.materialize(group, start, end)
+    return {"group": group, "rows": run.rows, "delta_version": run.version}
+
+
+@task(name="sync group", task_run_name="sync {group}", retries=1, retry_delay_seconds=2)
+def sync_group(group: str, now: datetime) -> Facts:
+    """Publish a group's newest rows online."""
+    with _home(now) as platform:
+        run = platform.store.sync(group)
+        entities = platform.store.online.count(platform.store.registry.group(group).table_id)
+    return {"group": group, "rows": run.rows, "entities": entities}
+
+
+@task(name="warm group", task_run_name="warm {group}")
+def warm_group(group: str, now: datetime) -> Facts:
+    """Read through a group's online rows, so that the first requests of the day find them in memory."""
+    with _home(now) as platform:
+        return {"group": group, "entities": platform.store.online.count(platform.store.registry.group(group).table_id)}
+
+
+@task(name="train model", task_run_name="train {model}")
+def train_model(model: str, now: datetime) -> Facts:
+    """Train and register a model; where its data do not suffice, say why and go on."""
+    with _home(now) as platform:
+        try:
+            version = train(platform.store, platform.tracker, platform.store.registry.model(model))
+        except TrainingError as error:
+            return {"model": model, "skipped": str(error)}
+    return {"model": model, "version": version.version, "run_id": version.run_id, "metrics": dict(version.metrics)}
+
+
+@task(name="score model", task_run_name="score {model}")
+def score_model(model: str, start: datetime, end: datetime, now: datetime) -> Facts:
+    """Ask a model about the entities labelled in [start, end); without a version there is nothing to ask."""
+    with _home(now) as platform:
+        spec = platform.store.registry.model(model)
+        try:
+            scored = score(platform.store, platform.tracker, platform.lake, spec, start, end)
+        except TrackingError as error:
+            return {"model": model, "skipped": str(error)}
+    return {"model": model, "version": scored.version, "rows": scored.rows}
+
+
+@task(name="write report")
+def report_night(now: datetime) -> Facts:
+    """Watch data, features and predictions of the last day and write the night's report."""
+    with _home(now) as platform:
+        written = write_report(platform)
+    return {"report": str(written.path), "verdict": written.verdict, "drifted": written.drifted, "checked": written.checked}

@@ -1,0 +1,26 @@
+"""The train flow: models on point-in-time examples, registered with their lineage."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from prefect import flow
+
+from flows.moment import moment_of
+from flows.tasks import Facts, train_model
+from infra.settings import load_settings
+from infra.wiring import load_registry
+
+
+@flow(name="train", flow_run_name="train")
+def train(models: list[str] | None = None, now: datetime | None = None) -> list[Facts]:
+    """Train models and register them as champions.
+
+    Args:
+        models: The models; empty for all.
+        now: The moment the run counts as; empty for the present.
+    """
+    registry = load_registry(load_settings().registry)
+    chosen = [registry.model(name).name for name in models] if models else list(registry.models)
+    moment = moment_of(now)
+    return [train_model(name, moment) for name in chosen]
