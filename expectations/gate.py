@@ -14,7 +14,7 @@ import polars as pl
 from expectations.engine import Outcome, judge_rows, judge_schema
 from expectations.masks import Masks, mask, prepare
 from expectations.quarantine import split
-from expectations.result import BatchVerdict, FileVerdict, Finding, Severity
+from expectations.result import BatchVerdict, FileVerdict, Finding, Severity, Split
 from expectations.rules import RowRule, SchemaRule, Suite
 from features.errors import InvalidInput
 from features.source import FILE_SHA256
@@ -33,25 +33,34 @@ def validate(suite: Suite, batch: pl.DataFrame, by: str = FILE_SHA256, files: It
     masks = mask(suite, prepared, by)
     general = _schema_findings(suite, batch)
     general += [_empty(suite)] if batch.is_empty() else _disputes(suite, masks, judge_rows(suite, prepared.rows))
-    found = {file: [*general] for file in dict.fromkeys([*batch[by].unique(maintain_order=True), *files])}
-    ranks = []
-    for file, finding in _row_findings(suite, masks):
-        found[file].append(finding)
-        ranks.append((file, finding.rule, finding.severity.value))
-
-    blocked = [file for file, findings in found.items() if any(f.severity is Severity.CRITICAL for f in findings)]
-    lands = ~batch[by].is_in(blocked)
-    rejecting = [rule.name for rule in suite.rows if rule.rejects and rule.name not in masks.errors]
-    severities = pl.DataFrame(ranks, schema={"file": pl.String, "rule": pl.String, "severity": pl.Int64}, orient="row")
-    parted = split(batch.filter(lands), masks.broken.filter(lands).select(by, *rejecting), severities, by)
-    rows, rejected = _rows_per_file(batch, by), _rows_per_file(parted.rejected, by)
+    rows = _rows_per_file(batch, by)
+    found = {file: [*general] for file in [*rows, *files]}
+    own = list(_row_findings(suite, masks))
     if not batch.is_empty():
-        for file in found.keys() - rows.keys():
-            found[file].append(_empty(suite))
+        own += [(file, _empty(suite)) for file in found if file not in rows]
+    for file, finding in own:
+        found[file].append(finding)
+    blocked = [file for file, findings in found.items() if any(f.severity is Severity.CRITICAL for f in findings)]
+    parted = _part(suite, batch, masks, own, blocked, by)
+    rejected = _rows_per_file(parted.rejected, by)
     verdicts = {
         file: FileVerdict(tuple(findings), rows.get(file, 0), rejected.get(file, 0)) for file, findings in found.items()
     }
     return BatchVerdict(verdicts, tuple(general), parted)
+
+
+def _part(
+    suite: Suite, batch: pl.DataFrame, masks: Masks, own: Iterable[tuple[str, Finding]], blocked: list[str], by: str
+) -> Split:
+    """Split the rows of the files that are not blocked by the rules that reject."""
+    rejecting = [rule.name for rule in suite.rows if rule.rejects and rule.name not in masks.errors]
+    broken = masks.broken.select(by, *rejecting)
+    if blocked:
+        lands = ~batch[by].is_in(blocked)
+        batch, broken = batch.filter(lands), broken.filter(lands)
+    ranks = [(file, finding.rule, finding.severity.value) for file, finding in own]
+    severities = pl.DataFrame(ranks, schema={"file": pl.String, "rule": pl.String, "severity": pl.Int64}, orient="row")
+    return split(batch, broken, severities, by)
 
 
 def _schema_findings(suite: Suite, batch: pl.DataFrame) -> list[Finding]:
@@ -103,4 +112,4 @@ def _empty(suite: Suite) -> Finding:
 
 
 def _rows_per_file(rows: pl.DataFrame, by: str) -> dict[str, int]:
-    return dict(rows.group_by(by).len().iter_rows())
+    return dict(rows.group_by(by, maintain_order=True).len().iter_rows())

@@ -22,7 +22,8 @@ def split(batch: pl.DataFrame, broken: pl.DataFrame, severities: pl.DataFrame, b
     rules = [column for column in broken.columns if column != by]
     bad = broken.select(by, bad=pl.any_horizontal(pl.lit(value=False), *rules))["bad"]
     reasons = _reasons(broken.filter(bad), rules, severities, by)
-    return Split(batch.filter(~bad), pl.concat([batch.filter(bad), reasons], how="horizontal"))
+    valid = batch.filter(~bad) if bad.any() else batch  # the common case, without copying
+    return Split(valid, pl.concat([batch.filter(bad), reasons], how="horizontal"))
 
 
 def _reasons(broken: pl.DataFrame, rules: list[str], severities: pl.DataFrame, by: str) -> pl.DataFrame:

@@ -1,0 +1,132 @@
+import subprocess
+import sys
+
+import polars as pl
+import pytest
+
+from expectations.masks import mask, prepare
+from expectations.result import Severity
+from expectations.rules import Between, ColumnPresent, Expression, HasType, InSet, NotNull, RowRule, Suite, suite_for
+from expectations.suites import SUITES
+from expectations.suites import suite_for as suite_of
+from features.definitions import wafer_sources
+from features.errors import DefinitionError
+from features.source import Source
+from features.times import UTC_US
+
+READINGS = pl.DataFrame(
+    {
+        "file": ["a"] * 6,
+        "test": ["vdd", "vdd", "idd", None, "vdd", "vdd"],
+        "value": [1.0, 1.5, 99.0, 99.0, None, float("nan")],
+        "kind": ["PTR", "XTR", None, "FTR", "PTR", "PTR"],
+    }
+)
+
+
+def outcome(rule: RowRule, rows: pl.DataFrame = READINGS) -> tuple[list[bool], int]:
+    """Which rows break the rule, and how many are checked."""
+    suite = Suite("s", schema=[], rows=[rule])
+    masks = mask(suite, prepare(suite, rows, "file"), "file")
+    return masks.broken[rule.name].to_list(), masks.counts["checked"].item()
+
+
+def test_a_range_is_closed_and_looks_at_the_values_that_are_there_in_the_rows_it_is_about():
+    rule = Between(name="r", column="value", low=1.0, high=1.4, where={"test": "vdd"})
+    assert outcome(rule) == ([False, True, False, False, False, False], 2)
+
+
+@pytest.mark.parametrize(("low", "high", "bad"), [(1.2, None, [1.0]), (None, 1.2, [1.5, 99.0, 99.0])])
+def test_an_end_of_a_range_may_be_open(low, high, bad):
+    broken, checked = outcome(Between(name="r", column="value", low=low, high=high))
+    assert (READINGS["value"].filter(broken).to_list(), checked) == (bad, 4)
+
+
+def test_nan_and_null_are_both_missing():
+    assert outcome(NotNull(name="r", column="value")) == ([False, False, False, False, True, True], 6)
+
+
+def test_a_set_leaves_missing_values_alone():
+    assert outcome(InSet(name="r", column="kind", values=["PTR", "FTR"])) == ([False, True, *[False] * 4], 5)
+
+
+def test_an_expression_sees_the_raw_row_and_passes_on_null():
+    broken, checked = outcome(Expression(name="r", ok=pl.col("value").is_finite(), why="not finite"))
+    assert (broken, checked) == ([False] * 5 + [True], 5)
+
+
+def test_numbers_are_compared_as_wide_as_their_bounds():
+    rows = pl.DataFrame({"file": ["a"], "value": pl.Series([0.1], dtype=pl.Float32)})
+    assert outcome(Between(name="r", column="value", high=0.1), rows)[0] == [True]  # 0.1f is 0.10000000149
+
+
+@pytest.mark.parametrize(
+    ("failed", "severity"), [(1, Severity.MEDIUM), (5, Severity.MEDIUM), (6, Severity.HIGH), (100, Severity.HIGH)]
+)
+def test_more_than_five_percent_out_of_range_is_high(failed, severity):
+    assert Between(name="r", column="x", low=0).judge(failed, 100) is severity
+
+
+@pytest.mark.parametrize(
+    ("failed", "severity"), [(5, Severity.MEDIUM), (6, Severity.HIGH), (99, Severity.HIGH), (100, Severity.CRITICAL)]
+)
+def test_nulls_are_high_above_five_percent_and_critical_when_nothing_else_is_there(failed, severity):
+    assert NotNull(name="r", column="x").judge(failed, 100) is severity
+
+
+def test_unexpected_categories_stay_medium():
+    assert InSet(name="r", column="x", values=["a"]).judge(100, 100) is Severity.MEDIUM
+
+
+def test_a_severity_above_high_is_never_lowered():
+    assert Between(name="r", column="x", low=0, severity=Severity.CRITICAL).judge(50, 100) is Severity.CRITICAL
+
+
+def test_a_type_given_as_a_class_means_its_default():
+    rule = HasType("t", pl.Datetime)
+    assert rule.holds({"t": pl.Datetime("us")})
+    assert not rule.holds({"t": UTC_US})
+
+
+@pytest.mark.parametrize("bounds", [{}, {"low": 2, "high": 1}])
+def test_a_range_without_room_is_refused(bounds):
+    with pytest.raises(DefinitionError, match="rule 'r'"):
+        Between(name="r", column="x", **bounds)
+
+
+def test_two_rules_of_one_name_are_refused():
+    with pytest.raises(DefinitionError, match="'x_present'"):
+        Suite("s", schema=[ColumnPresent("x")], rows=[NotNull(name="x_present", column="x")])
+
+
+def test_a_source_implies_its_columns_types_event_time_and_keys():
+    source = Source(
+        "clicks", schema={"user": pl.String, "at": pl.Datetime, "n": pl.Int64}, event_timestamp="at", keys=["user"]
+    )
+    suite = suite_for(source)
+    assert {rule.name: rule.severity for rule in suite.schema} == {
+        "user_present": Severity.CRITICAL,
+        "at_present": Severity.CRITICAL,
+        "n_present": Severity.MEDIUM,
+        "user_type": Severity.HIGH,
+        "at_type": Severity.HIGH,
+        "n_type": Severity.HIGH,
+    }
+    assert [rule.name for rule in suite.rows] == ["at_not_null", "user_not_null"]
+    assert all(rule.holds(source.dtypes) for rule in suite.schema)
+    assert suite_of(source).name == "clicks"
+
+
+@pytest.mark.parametrize("source", [wafer_sources.wafers, wafer_sources.parts, wafer_sources.test_results])
+def test_every_wafer_source_has_a_suite_that_fits_its_definition(source):
+    suite = SUITES[source.name]
+    assert suite_of(source) is suite
+    assert all(rule.holds(source.dtypes) for rule in suite.schema)
+    known = {*source.schema, *suite.computed}
+    assert [rule.name for rule in suite.rows if not set(rule.columns) <= known] == []
+
+
+def test_rules_and_suites_are_importable_without_great_expectations():
+    code = "import sys, expectations.suites, expectations.quarantine; print('great_expectations' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "False"
