@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
@@ -60,7 +61,8 @@ def unpacked(path: Path, scratch: Path | None = None) -> Iterator[Unpacked]:
     if not magic:
         raise UnreadableFile("the file is empty", 0)
     packing = _packing(magic)
-    if packing is None:
+    # A plain file named like a compressed one is copied too: stdf-convert believes the name.
+    if packing == "plain" and path.suffix.lower() not in COMPRESSED:
         yield Unpacked(path)
         return
     with tempfile.TemporaryDirectory(dir=scratch, prefix="unpack-") as folder:
@@ -76,17 +78,17 @@ def unpacked(path: Path, scratch: Path | None = None) -> Iterator[Unpacked]:
         yield Unpacked(plain, cut, note)
 
 
-def _packing(magic: bytes) -> str | None:
+def _packing(magic: bytes) -> str:
     if magic.startswith(b"\x1f\x8b"):
         return "gzip"
     if magic.startswith(b"BZh"):
         return "bzip2"
-    return "zip" if magic in {b"PK\x03\x04", b"PK\x05\x06"} else None
+    return "zip" if magic in {b"PK\x03\x04", b"PK\x05\x06"} else "plain"
 
 
 def _inflate(path: Path, packing: str, sink: BinaryIO) -> bool:
     """Decompress to the end or to where the file is cut; whether it was cut."""
-    with gzip.open(path) if packing == "gzip" else bz2.open(path) as stream:
+    with _opened(path, packing) as stream:
         while True:
             try:
                 # read1, not read: a read that fails late would drop what it had decompressed before.
@@ -99,6 +101,12 @@ def _inflate(path: Path, packing: str, sink: BinaryIO) -> bool:
             if not chunk:
                 return False
             sink.write(chunk)
+
+
+def _opened(path: Path, packing: str) -> gzip.GzipFile | bz2.BZ2File | BufferedReader:
+    if packing == "gzip":
+        return gzip.open(path)
+    return bz2.open(path) if packing == "bzip2" else path.open("rb")
 
 
 def _unzip(path: Path, sink: BinaryIO) -> str | None:
