@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import numpy as np
@@ -36,15 +37,18 @@ def random_wafers(
     retests: float = 0.15,
     undecided: float = 0.05,
     datalogged: float = 0.8,
+    test_ms: Sequence[int | None] = (200,),
+    apart_us: int = 0,
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """``parts`` and ``test_results`` of square die maps, ``sites`` dies a moment, some dies probed again.
+    """``parts`` and ``test_results`` of square die maps, some of whose dies are probed again an hour later.
 
-    ``wafer_mm`` None leaves the wafers without a configuration record. The last two shares are of
-    parts without pass/fail indication and of parts with results.
+    ``sites`` dies are probed at once, one touchdown a second, ending ``apart_us`` after one another,
+    each in one of the times ``test_ms``. ``wafer_mm`` None leaves the wafers without a configuration
+    record. ``undecided`` parts have no pass/fail indication, only ``datalogged`` ones have results.
     """
     rng = np.random.default_rng(seed)
     first = np.tile(np.arange(side * side), (wafers, 1))
-    again = [rng.choice(side * side, int(retests * side * side)) for _ in range(wafers)]
+    again = [rng.choice(side * side, int(retests * side * side), replace=False) for _ in range(wafers)]
     die = np.concatenate([np.concatenate([a, b]) for a, b in zip(first, again, strict=True)])
     wafer = np.repeat(np.arange(wafers), [len(a) + len(b) for a, b in zip(first, again, strict=True)])
     parts = pl.DataFrame({"wafer": wafer, "die": die}).with_columns(
@@ -64,13 +68,17 @@ def random_wafers(
         (pl.col("die") % side - 3).alias("x"),
         (pl.col("die") // side + 5).alias("y"),
         pl.when(pl.col("doubt") >= undecided).then(pl.col("share") < 0.7).alias("passed"),
-        pl.lit(200).alias("test_time_ms"),
+        pl.Series("test_time_ms", rng.choice(np.array(test_ms, dtype=object), len(die)).tolist(), dtype=pl.Int64),
         pl.lit(width, pl.Float64).alias("die_width_mm"),
         pl.lit(height, pl.Float64).alias("die_height_mm"),
         pl.lit(None if wafer_mm is None else side // 2 - 3).alias("center_x"),
         pl.lit(None if wafer_mm is None else side // 2 + 5).alias("center_y"),
         pl.lit(wafer_mm, pl.Float64).alias("wafer_size_mm"),
-        (pl.lit(START) + pl.duration(hours="wafer", seconds=pl.col("part_index") // sites)).alias("tested_at"),
+        (
+            pl.lit(START)
+            + pl.duration(hours=pl.col("wafer") * 3 + (pl.col("part_index") >= side * side))
+            + pl.duration(seconds=pl.col("part_index") // sites, microseconds=pl.col("part_index") % sites * apart_us)
+        ).alias("tested_at"),
     ).with_columns(pl.when("passed").then(1).otherwise("hard_bin").alias("hard_bin"))
     return _fit(parts, parts_source.dtypes), _results(parts, rng, datalogged)
 

@@ -7,15 +7,15 @@ parts' record keys and ``tested_at`` (UTC microseconds).
 *Retests.* A die probed again is a further row of ``parts``, often without a retest flag. Of a die's
 attempts the **last** one counts, whatever it says: it supersedes the earlier ones also where it gives
 no pass/fail indication or was not datalogged. `kept_attempts` takes "first" and "best bin" instead.
-Features of a moment use the state of that moment: the last attempt *before* it.
+Features of a die use the state before it: of each other die the last attempt until then.
 
-*Earlier* means a strictly earlier ``tested_at``: parts that share one moment (several sites at once)
-do not see each other.
+*Before* a die means ended before its own test began, ``test_time_ms`` before ``tested_at`` (where that
+is not recorded: at ``tested_at``): dies probed side by side do not see each other, nor do ties.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import polars as pl
@@ -35,6 +35,7 @@ MIN_DIES_BEFORE = 5
 _WAFER = ["lot_id", "wafer_id"]
 _DIE = [*_WAFER, "x", "y"]
 _SIZE = ["die_width_mm", "die_height_mm"]
+_MOMENT = ["tested_at", "began_at"]
 _RECORD = [*_WAFER, "part_index", "part_id", "tested_at"]
 _ORDER = ["tested_at", "part_index", "part_id"]
 _EVER = "36500d"  # a look-back longer than any wafer takes
@@ -108,8 +109,8 @@ def first_tests(parts: pl.LazyFrame, results: pl.LazyFrame, *, k: int = K_TESTS)
     A margin is min(result - lo, hi - result) / ((hi - lo) / 2): 1 in the middle of the limits, 0 at
     one of them, negative outside; null without both limits or where they coincide. Where several
     results bear one name, the smallest margin counts. ``frequency_deviation_z`` is
-    (frequency - mean) / std over all earlier attempts on the same wafer, null before
-    `MIN_DIES_BEFORE` of them. A part without results has null throughout and ``tests_seen`` 0.
+    (frequency - mean) / std over all attempts before it on the same wafer, null until there are
+    `MIN_DIES_BEFORE`. A part without results has null throughout and ``tests_seen`` 0.
     """
     reach = pl.col("hi_limit") - pl.col("lo_limit")
     slack = pl.min_horizontal(pl.col("result") - pl.col("lo_limit"), pl.col("hi_limit") - pl.col("result"))
@@ -126,10 +127,12 @@ def first_tests(parts: pl.LazyFrame, results: pl.LazyFrame, *, k: int = K_TESTS)
         *(_of_test("margin", n).min().alias(f"{n}_margin") for n in ("vdd", "idd", "frequency", "leakage", "vth")),
         _of_test("result", "frequency").mean().alias("frequency"),
     )
-    dies = _located(parts).join(per_part, on=_RECORD, how="left", nulls_equal=True).sort(_ORDER)
+    dies = _begun(_located(parts)).join(per_part, on=_RECORD, how="left", nulls_equal=True)
     frequency = pl.col("frequency")
-    mean = frequency.rolling_mean_by("tested_at", _EVER, closed="left").over(_WAFER)
-    std = frequency.rolling_std_by("tested_at", _EVER, closed="left", min_samples=MIN_DIES_BEFORE).over(_WAFER)
+    spread = frequency.rolling_std_by("tested_at", _EVER, min_samples=MIN_DIES_BEFORE)
+    history = {"mean_before": frequency.rolling_mean_by("tested_at", _EVER), "spread_before": spread}
+    dies = _with_history(dies, history, _WAFER)
+    mean, std = pl.col("mean_before"), pl.col("spread_before")
     # A spread in the last digits of equal values is rounding, not a spread.
     deviation = pl.when(std > mean.abs() * 1e-9).then((frequency - mean) / std)
     return dies.with_columns(pl.col("tests_seen").fill_null(0), deviation.alias("frequency_deviation_z"))
@@ -138,22 +141,19 @@ def first_tests(parts: pl.LazyFrame, results: pl.LazyFrame, *, k: int = K_TESTS)
 def spatial_history(parts: pl.LazyFrame) -> pl.LazyFrame:
     """Every attempt at a die with where it lies and what was known of its wafer before it.
 
-    Of each other die the last attempt before this one's ``tested_at`` counts; so does, for the wafer
-    and the quadrant, the die's own earlier attempt, which is no neighbour of itself. Columns:
+    Each die tested before counts by its last attempt until then; so does, for the wafer and the
+    quadrant, this die's own earlier attempt, which is no neighbour of itself. Columns:
     ``tested_before, passed_before`` (wafer), ``tested_quadrant, passed_quadrant``, and
     ``tested_near, passed_near`` (within `NEAR_MM`), ``tested_far, passed_far`` (within `FAR_MM`,
     both closed, null without a die size); ``radial_position_normalized`` as in `_with_position`.
     """
-    dies = _with_position(_with_known_state(_located(parts).sort(_ORDER)))
+    dies = _with_position(_with_known_state(_begun(_located(parts))))
     neighbours = _neighbours_before(dies)
+    sums = {c: pl.col(f"{c}_change").rolling_sum_by("tested_at", _EVER) for c in ("tested", "passed")}
+    dies = _with_history(dies, {f"{name}_before": total for name, total in sums.items()}, _WAFER)
     quadrant = [*_WAFER, "right", "upper"]
-    dies = dies.with_columns(
-        _before("tested_change", _WAFER).alias("tested_before"),
-        _before("passed_change", _WAFER).alias("passed_before"),
-        _before("tested_change", quadrant).alias("tested_quadrant"),
-        _before("passed_change", quadrant).alias("passed_quadrant"),
-    )
-    return dies.join(neighbours, on=[*_DIE, "tested_at", *_SIZE], how="left")
+    dies = _with_history(dies, {f"{name}_quadrant": total for name, total in sums.items()}, quadrant)
+    return dies.join(neighbours, on=[*_DIE, *_MOMENT, *_SIZE], how="left")
 
 
 def ratio(part: pl.Expr, whole: pl.Expr) -> pl.Expr:
@@ -174,7 +174,7 @@ def _with_known_state(dies: pl.LazyFrame) -> pl.LazyFrame:
     tested = pl.col("passed").is_not_null().cast(pl.Int32)
     passed = pl.col("passed").fill_null(value=False).cast(pl.Int32)
     changes = {"tested_change": tested, "passed_change": passed}
-    return dies.with_columns(
+    return dies.sort(_ORDER).with_columns(
         (state - state.shift(1, fill_value=0)).over(_DIE).alias(name) for name, state in changes.items()
     )
 
@@ -190,7 +190,11 @@ def _with_position(dies: pl.LazyFrame) -> pl.LazyFrame:
     """
     width, height, diameter = _length("die_width_mm"), _length("die_height_mm"), _length("wafer_size_mm")
     given = pl.all_horizontal(pl.col("center_x", "center_y").is_not_null(), diameter.is_not_null())
-    (left, right), (low, high) = _span("x"), _span("y")
+    seen = {f"{axis}_min": pl.col(axis).rolling_min_by("tested_at", _EVER) for axis in ("x", "y")}
+    seen |= {f"{axis}_max": pl.col(axis).rolling_max_by("tested_at", _EVER) for axis in ("x", "y")}
+    dies = _with_history(dies, seen, _WAFER)
+    left, low = pl.min_horizontal("x", "x_min"), pl.min_horizontal("y", "y_min")
+    right, high = pl.max_horizontal("x", "x_max"), pl.max_horizontal("y", "y_max")
     half_width = pl.max_horizontal((right - left) / 2 * width, (high - low) / 2 * height)
     dies = dies.with_columns(
         pl.when(given).then("center_x").otherwise((left + right) / 2).alias("middle_x"),
@@ -212,7 +216,7 @@ def _neighbours_before(dies: pl.LazyFrame) -> pl.LazyFrame:
     Each die is joined with the few grid offsets that its die size puts within reach, and the result
     with the dies found there: as many rows as there are neighbours, not one per pair of dies.
     """
-    located = dies.select(*_DIE, "tested_at", *(_length(c) for c in _SIZE), "tested_change", "passed_change")
+    located = dies.select(*_DIE, *_MOMENT, *(_length(c) for c in _SIZE), "tested_change", "passed_change")
     reach = {"x": "die_width_mm", "y": "die_height_mm"}
     steps = [
         pl.min_horizontal((FAR_MM / pl.col(length)).ceil(), (pl.max(axis) - pl.min(axis)).over(_WAFER))
@@ -228,12 +232,12 @@ def _neighbours_before(dies: pl.LazyFrame) -> pl.LazyFrame:
     offsets = offsets.with_columns(away.alias("away_mm")).filter(
         pl.col("away_mm") <= FAR_MM + _ROUNDING_MM, (pl.col("x_step") != 0) | (pl.col("y_step") != 0)
     )
-    around = located.select(*_DIE, "tested_at", *_SIZE).unique().join(offsets, on=[*_WAFER, *_SIZE])
+    around = located.select(*_DIE, *_MOMENT, *_SIZE).unique().join(offsets, on=[*_WAFER, *_SIZE])
     there = [pl.col("lot_id"), pl.col("wafer_id"), pl.col("x") + pl.col("x_step"), pl.col("y") + pl.col("y_step")]
     other = located.select(*_DIE, pl.col("tested_at").alias("other_at"), "tested_change", "passed_change")
-    pairs = around.join(other, left_on=there, right_on=_DIE).filter(pl.col("other_at") < pl.col("tested_at"))
+    pairs = around.join(other, left_on=there, right_on=_DIE).filter(pl.col("other_at") < pl.col("began_at"))
     near = pl.col("away_mm") <= NEAR_MM + _ROUNDING_MM
-    return pairs.group_by([*_DIE, "tested_at", *_SIZE]).agg(
+    return pairs.group_by([*_DIE, *_MOMENT, *_SIZE]).agg(
         pl.col("tested_change").filter(near).sum().alias("tested_near"),
         pl.col("passed_change").filter(near).sum().alias("passed_near"),
         pl.col("tested_change").sum().alias("tested_far"),
@@ -241,17 +245,39 @@ def _neighbours_before(dies: pl.LazyFrame) -> pl.LazyFrame:
     )
 
 
-def _before(column: str, by: Sequence[str]) -> pl.Expr:
-    """The sum of a column over the rows of the same keys with an earlier ``tested_at``."""
-    return pl.col(column).rolling_sum_by("tested_at", _EVER, closed="left").over(by)
+def _with_history(dies: pl.LazyFrame, states: Mapping[str, pl.Expr], by: Sequence[str]) -> pl.LazyFrame:
+    """Add what was known before each die: expanding expressions over the rows of its ``by`` keys.
+
+    ``states`` give at a row's ``tested_at`` what all rows until then amount to; a die gets those of
+    the last row that ended before it began, null where none did. The result is in ``_ORDER``.
+    """
+    ended = dies.sort(_ORDER)
+    known = ended.select(
+        *by, pl.col("tested_at").alias("known_at"), *(state.over(by).alias(name) for name, state in states.items())
+    )
+    return (
+        dies.sort("began_at", *_ORDER)
+        .join_asof(
+            known,
+            left_on="began_at",
+            right_on="known_at",
+            by=list(by),
+            allow_exact_matches=False,
+            check_sortedness=False,  # not possible with `by`; both sides are sorted above
+        )
+        .drop("known_at", strict=False)
+        .sort(_ORDER)
+    )
 
 
-def _span(axis: str) -> tuple[pl.Expr, pl.Expr]:
-    """The least and greatest coordinate probed on the wafer before a die, its own included."""
-    own = pl.col(axis)
-    least = own.rolling_min_by("tested_at", _EVER, closed="left").over(_WAFER)
-    greatest = own.rolling_max_by("tested_at", _EVER, closed="left").over(_WAFER)
-    return pl.min_horizontal(own, least), pl.max_horizontal(own, greatest)
+def _begun(dies: pl.LazyFrame) -> pl.LazyFrame:
+    """Add ``began_at``: from when on, at the latest, a die's own test ran; never after ``tested_at``.
+
+    Test times are whole milliseconds, so one is allowed for: else a die would miss, by the
+    microseconds that keep neighbouring parts' times apart, what ended as it began.
+    """
+    began = pl.col("tested_at") - pl.duration(milliseconds=pl.col("test_time_ms") - 1)
+    return dies.with_columns(pl.min_horizontal("tested_at", began).alias("began_at"))
 
 
 def _located(parts: pl.LazyFrame) -> pl.LazyFrame:

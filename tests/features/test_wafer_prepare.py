@@ -41,6 +41,8 @@ maps = st.fixed_dictionaries(
         "wafer_mm": st.sampled_from([None, 12.0, 40.0]),
         "retests": st.sampled_from([0.0, 0.3]),
         "undecided": st.sampled_from([0.0, 0.2]),
+        "test_ms": st.sampled_from([(None,), (200,), (1000,), (None, 700, 2_500)]),
+        "apart_us": st.sampled_from([0, 1]),
     }
 )
 
@@ -218,7 +220,7 @@ def test_frequency_z_is_against_the_attempts_before(drawn: dict[str, Any]) -> No
         earlier = [
             r["frequency"]
             for r in rows
-            if r["wafer_id"] == row["wafer_id"] and r["tested_at"] < row["tested_at"] and r["frequency"] is not None
+            if r["wafer_id"] == row["wafer_id"] and r["tested_at"] < began(row) and r["frequency"] is not None
         ]
         if row["frequency"] is None or len(earlier) < MIN_DIES_BEFORE:
             assert row["frequency_deviation_z"] is None
@@ -235,6 +237,12 @@ def test_equal_frequencies_have_no_spread_to_deviate_by() -> None:
 
 
 # ----------------------------------------------------------------------------------------- neighbours
+
+
+def began(row: dict[str, Any]) -> datetime:
+    """When a die's own test began, give or take the millisecond in which test times are told."""
+    spent = row["test_time_ms"] or 1
+    return row["tested_at"] - timedelta(milliseconds=spent - 1)  # type: ignore[no-any-return]
 
 
 def known_before(dies: list[dict[str, Any]], when: datetime) -> list[dict[str, Any]]:
@@ -255,7 +263,7 @@ def geometry(row: dict[str, Any], dies: list[dict[str, Any]]) -> tuple[float, fl
     """Centre (in dies) and radius (mm): as recorded, else of the box of what was probed until then."""
     if row["wafer_size_mm"] is not None:
         return row["center_x"], row["center_y"], row["wafer_size_mm"] / 2
-    seen = [row, *(r for r in dies if r["tested_at"] < row["tested_at"])]
+    seen = [row, *(r for r in dies if r["tested_at"] < began(row))]
     xs, ys = [r["x"] for r in seen], [r["y"] for r in seen]
     width, height = (max(xs) - min(xs)) / 2 * row["die_width_mm"], (max(ys) - min(ys)) / 2 * row["die_height_mm"]
     return (max(xs) + min(xs)) / 2, (max(ys) + min(ys)) / 2, max(width, height)
@@ -273,7 +281,7 @@ def quadrants(dies: list[dict[str, Any]]) -> Quadrants:
 
 def brute_force(row: dict[str, Any], dies: list[dict[str, Any]], sides: Quadrants) -> dict[str, float | None]:
     """The spatial features of one attempt, from all attempts of its wafer in order."""
-    known = known_before(dies, row["tested_at"])
+    known = known_before(dies, began(row))
 
     def within(reach: float) -> list[dict[str, Any]]:
         return [
@@ -313,10 +321,16 @@ def test_spatial_features_equal_brute_force(drawn: dict[str, Any]) -> None:
 
 
 def test_dies_tested_in_one_moment_do_not_see_each_other() -> None:
-    parts, _ = random_wafers(0, side=4, sites=100)
+    parts, _ = random_wafers(0, side=4, sites=100, retests=0)
     rows = event_rows(spatial_correlations, parts=parts)
     unseen = rows.drop(*KEYS, "radial_position_normalized")
     assert unseen.null_count().row(0) == (parts.height,) * unseen.width
+
+
+def test_dies_probed_side_by_side_do_not_see_each_other_but_the_touchdown_before() -> None:
+    parts, _ = random_wafers(0, side=4, sites=4, retests=0, undecided=0, test_ms=(1000,), apart_us=1)
+    rows = spatial_history(parts.lazy()).sort("part_index").collect()
+    assert rows["tested_before"].to_list() == [None] * 4 + [4] * 4 + [8] * 4 + [12] * 4
 
 
 @pytest.mark.parametrize("size", [None, 0.0, float("nan"), float("inf")])
@@ -366,10 +380,10 @@ def test_a_wafer_of_ten_thousand_dies_equals_brute_force_on_a_sample() -> None:
 def rewritten_future(
     parts: pl.DataFrame, results: pl.DataFrame, when: datetime, part: int, seed: int
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Everything changed that one part, about to be judged at a moment, must not know.
+    """Everything changed that one part, whose test begins at a moment, must not know.
 
-    Outcomes of all parts tested at or after the moment, its own too; place, size and time of the
-    others; all their results and every result with test_index ≥ k.
+    Outcomes of all parts that end at or after the moment, its own too; place and size of the others;
+    all their results and every result with test_index ≥ k.
     """
     rng = np.random.default_rng(seed)
     n = parts.height
@@ -398,7 +412,7 @@ def rewritten_future(
 def test_the_future_of_a_die_does_not_change_its_features(drawn: dict[str, Any], pick: int) -> None:
     parts, results = random_wafers(**drawn | {"wafers": 1})
     die = parts.row(pick % parts.height, named=True)
-    when, part = die["tested_at"], die["part_index"]
+    when, part = began(die), die["part_index"]
     own = (pl.col("tested_at") < when) | (pl.col("part_index") == part)
     before = die_rows(parts, results)
     after = die_rows(*rewritten_future(parts, results, when, part, pick))
