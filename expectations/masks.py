@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -49,15 +49,15 @@ def prepare(suite: Suite, batch: pl.DataFrame, by: str) -> Prepared:
     NaN becomes null here and nowhere else, and numbers get wide types, so that both executors compare
     the same values.
     """
-    columns, errors = [], {}
-    for name, expr in suite.computed.items():
-        try:
-            columns.append(batch.with_columns(expr.alias(name)).get_column(name))
-        except pl.exceptions.PolarsError as error:
-            errors[name] = _first_line(error)
     needed = dict.fromkeys([by, *(column for rule in suite.rows for column in rule.columns)])
-    rows = batch.with_columns(columns).select(cs.by_name(*needed, require_all=False))
-    return Prepared(rows.with_columns(cs.float().cast(pl.Float64).fill_nan(None), _NARROW.cast(pl.Int64)), errors)
+    computed, errors = suite.computed, dict[str, str]()
+    try:
+        rows = _compute(computed, batch, needed)
+    except pl.exceptions.PolarsError:
+        # One of them raised: find out which, and go on with the others.
+        errors = {name: why for name, expr in computed.items() if (why := _refusal(name, expr, batch))}
+        rows = _compute({name: expr for name, expr in computed.items() if name not in errors}, batch, needed)
+    return Prepared(rows, errors)
 
 
 def mask(suite: Suite, prepared: Prepared, by: str) -> Masks:
@@ -80,11 +80,26 @@ def mask(suite: Suite, prepared: Prepared, by: str) -> Masks:
     return Masks(broken, counts, errors)
 
 
+def _compute(computed: Mapping[str, pl.Expr], batch: pl.DataFrame, needed: Iterable[str]) -> pl.DataFrame:
+    wide = [cs.float().cast(pl.Float64).fill_nan(None), _NARROW.cast(pl.Int64)]
+    rows = batch.lazy().with_columns(expr.alias(name) for name, expr in computed.items())
+    return rows.select(cs.by_name(*needed, require_all=False)).with_columns(wide).collect()
+
+
+def _refusal(name: str, expr: pl.Expr, batch: pl.DataFrame) -> str | None:
+    try:
+        _compute({name: expr}, batch, [name])
+    except pl.exceptions.PolarsError as error:
+        return _first_line(error)
+    return None
+
+
 def _apply(rules: Sequence[RowRule], rows: pl.DataFrame, by: str) -> tuple[pl.DataFrame, pl.DataFrame]:
-    both = rows.select(
+    masks = rows.lazy().select(
         pl.struct(by, *(rule.failing().alias(rule.name) for rule in rules)).alias("broken"),
         pl.struct(by, *(rule.checked().alias(rule.name) for rule in rules)).alias("checked"),
     )
+    both = masks.collect()
     return both["broken"].struct.unnest(), both["checked"].struct.unnest()
 
 
