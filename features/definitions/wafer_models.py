@@ -7,11 +7,9 @@ fail, bin) enters, the test-fail service only the die's first `K_TESTS` tests an
 from __future__ import annotations
 
 from sklearn.compose import ColumnTransformer, make_column_selector
-from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestRegressor
 from sklearn.impute import SimpleImputer
-from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from features.definitions.wafer import (
     OWNER,
@@ -50,7 +48,8 @@ wafer_yield = ModelSpec(
     "wafer_yield",
     yield_prediction,
     "wafer_outcomes:yield_pct",
-    make_pipeline(SimpleImputer(strategy="median", keep_empty_features=True), StandardScaler(), Ridge(alpha=1.0)),
+    # Trees: a line would extrapolate wildly when the process leaves the range it was fitted on.
+    RandomForestRegressor(n_estimators=200, min_samples_leaf=5, random_state=0),
     # What is served the morning after: aggregates settle and are published by the nightly run.
     predict_after="30h",
     label_delay="2d",
