@@ -25,6 +25,9 @@ PREFIX = "FEATUREFAB_"
 CONFIG_VARIABLE = f"{PREFIX}CONFIG"
 """Names another settings file than ``featurefab.toml`` in the working folder."""
 
+LOOPBACK = "127.0.0.1"
+"""The only address on which this platform's own private servers listen."""
+
 _MASK = "*****"
 _USER_INFO = re.compile(r"(?<=://)[^/@]+(?=@)")
 _SECRET_PARAMETER = re.compile(r"(?i)(?<=[?&])([^=&]*(?:key|password|secret|signature|token)[^=&]*)=[^&]*")
@@ -232,12 +235,15 @@ def is_foreign(variable: str) -> bool:
 def apply_isolation(settings: Settings, extra: Mapping[str, str] | None = None) -> None:
     """Set this process's environment to the isolated one, with ``extra`` variables on top.
 
-    Call it before Prefect or MLflow is imported: both read the environment once, on import.
+    Proxies of the caller stay, but not for this machine's own servers. Call it before Prefect or
+    MLflow is imported: both read the environment once, on import.
     """
     for variable in [name for name in os.environ if is_foreign(name)]:
         del os.environ[variable]
     os.environ.update(isolated_environment(settings))
     os.environ.update(extra or {})
+    unproxied = [name for name in os.environ.get("NO_PROXY", "").split(",") if name not in ("", LOOPBACK)]
+    os.environ["NO_PROXY"] = ",".join([*unproxied, LOOPBACK])
 
 
 def _config_file() -> Path:

@@ -1,0 +1,38 @@
+"""Keeps the test process, and what it starts, away from the developer's own settings and folders."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+from flows.runtime import prefect_runtime
+from infra.settings import PREFIX, apply_isolation, load_settings
+
+# A busy machine must not fail a test: how long one example takes says nothing about the code.
+hypothesis.settings.register_profile("featurefab", deadline=None)
+hypothesis.settings.load_profile("featurefab")
+
+_HOME = Path(tempfile.mkdtemp(prefix="featurefab-tests-"))
+
+
+def pytest_configure() -> None:
+    for variable in [name for name in os.environ if name.startswith(PREFIX)]:
+        del os.environ[variable]
+    apply_isolation(load_settings(home=_HOME))
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(_HOME, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def prefect() -> Iterator[None]:
+    """A private Prefect server for all tests of the session that run flows."""
+    with prefect_runtime(load_settings(home=_HOME)):
+        yield
