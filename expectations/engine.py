@@ -81,10 +81,14 @@ def judge_rows(suite: Suite, rows: pl.DataFrame) -> dict[str, Outcome]:
     GX filters the whole table several times for each conditioned rule, so these get only the rows that
     some condition selects.
     """
-    everywhere = [rule for rule in suite.rows if not rule.where]
-    somewhere = [rule for rule in suite.rows if rule.where and set(rule.columns) <= set(rows.columns)]
-    lost = [rule for rule in suite.rows if rule.where and rule not in somewhere]
-    outcomes = {rule.name: Outcome(success=False, error=f"it needs the columns {rule.columns}") for rule in lost}
+    everywhere, somewhere, outcomes = list[RowRule](), list[RowRule](), dict[str, Outcome]()
+    for rule in suite.rows:
+        if not rule.where:
+            everywhere.append(rule)
+        elif set(rule.columns) <= set(rows.columns):
+            somewhere.append(rule)
+        else:
+            outcomes[rule.name] = Outcome(success=False, error=f"it needs the columns {rule.columns}")
     if everywhere:
         outcomes |= _run(suite.name, everywhere, _columns(rows, everywhere))
     if somewhere:

@@ -77,7 +77,7 @@ class HasType:
 SchemaRule = ColumnPresent | HasType
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class RowRule(ABC):
     """A rule that each row keeps or breaks; a row that breaks one above LOW is rejected.
 
@@ -132,7 +132,7 @@ class RowRule(ABC):
         return max(self.severity, Severity.HIGH) if many else self.severity
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class NotNull(RowRule):
     """The value is there (neither null nor NaN); a file without a single one is critical."""
 
@@ -165,7 +165,7 @@ class NotNull(RowRule):
         return Severity.CRITICAL if failed == checked else super().judge(failed, checked)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Between(RowRule):
     """The value lies within [low, high], both ends included; None leaves an end open.
 
@@ -207,7 +207,7 @@ class Between(RowRule):
         return f"{self.column!r} is outside {self.low} to {self.high}"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class InSet(RowRule):
     """The value is one of a few; others are unexpected categories, however many there are."""
 
@@ -230,7 +230,7 @@ class InSet(RowRule):
         return f"{self.column!r} is none of {list(self.values)}"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Expression(RowRule):
     """A rule of one's own: a Polars expression that is true for a good row; null passes.
 
