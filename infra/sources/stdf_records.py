@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import stdf_convert
 
 from features.errors import UnreadableFile
 from infra.sources.stdf_walk import FAR_SIZE, Walk, declared_order, walk, with_order
-from infra.sources.unpack import Unpacked
+from infra.sources.unpack import Unpacked, temporary_folder
 
 _POSITION = ["sequence_number", "byte_offset", "rec_len"]
 _SITE = ["HEAD_NUM", "SITE_NUM"]
@@ -96,8 +95,8 @@ def _frame(name: str, table: pa.Table | None, columns: list[str]) -> pl.DataFram
 
 def _parse_bytes(data: bytes, scratch: Path | None) -> Records:
     """Parse a stream that is not a file: stdf-convert reads files only."""
-    with tempfile.TemporaryDirectory(dir=scratch, prefix="stdf-") as folder:
-        path = Path(folder) / "whole.stdf"
+    with temporary_folder(scratch) as folder:
+        path = folder / "whole.stdf"
         path.write_bytes(data)
         try:
             return _parse(path)

@@ -20,7 +20,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
-from features.errors import UnreadableFile
+from features.errors import StorageError, UnreadableFile
 from infra.sources.base import unopenable
 
 COMPRESSED = (".gz", ".bz2", ".zip")
@@ -65,8 +65,8 @@ def unpacked(path: Path, scratch: Path | None = None) -> Iterator[Unpacked]:
     if packing == "plain" and path.suffix.lower() not in COMPRESSED:
         yield Unpacked(path)
         return
-    with tempfile.TemporaryDirectory(dir=scratch, prefix="unpack-") as folder:
-        plain = Path(folder) / "plain"
+    with temporary_folder(scratch) as folder:
+        plain = folder / "plain"
         cut, note = False, None
         with plain.open("wb") as sink:
             if packing == "zip":
@@ -76,6 +76,19 @@ def unpacked(path: Path, scratch: Path | None = None) -> Iterator[Unpacked]:
         if not plain.stat().st_size:
             raise UnreadableFile(f"the {packing} file is {'cut before any data' if cut else 'empty'}", 0)
         yield Unpacked(plain, cut, note)
+
+
+@contextmanager
+def temporary_folder(scratch: Path | None) -> Iterator[Path]:
+    """A folder below ``scratch`` (made if need be; None: the system's) that is gone when the context ends."""
+    try:
+        if scratch is not None:
+            scratch.mkdir(parents=True, exist_ok=True)
+        folder = tempfile.TemporaryDirectory(dir=scratch, prefix="reading-")
+    except OSError as error:
+        raise StorageError(f"no temporary folder in {scratch}: {error}; make it writable") from error
+    with folder as name:
+        yield Path(name)
 
 
 def _packing(magic: bytes) -> str:

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from features.errors import UnreadableFile
+from features.errors import StorageError, UnreadableFile
 from features.source import RECORD_OFFSET
 from infra.sources.base import Delivery, file_sha256
 from infra.sources.stdf import SOURCES, StdfReader
@@ -334,6 +334,33 @@ def test_interleaved_sites_keep_their_results(tmp_path: Path) -> None:
         (21, "b", 0, 1, 1, 1),
         (31, "c", 2, 0, 1, 1),
     ]
+
+
+EVENTS = st.lists(st.tuples(st.sampled_from(["pir", "ptr", "ptr", "prr"]), st.integers(0, 1), st.integers(0, 1)))
+
+
+@given(events=EVENTS)
+def test_results_find_their_parts_as_a_plain_loop_does(
+    tmp_path_factory: pytest.TempPathFactory, events: list[tuple[str, int, int]]
+) -> None:
+    file = Stdf().mir()
+    sockets: dict[tuple[int, int], list[int]] = {}
+    owner: dict[int, int] = {}
+    results = parts = 0
+    for kind, head, site in events:
+        getattr(file, kind)(head=head, site=site)
+        if kind == "pir":
+            sockets[head, site] = []
+        elif kind == "ptr":
+            sockets.get((head, site), []).append(results)
+            results += 1
+        else:
+            owner |= dict.fromkeys(sockets.pop((head, site), []), parts)
+            parts += 1
+    rows = results_of(file.mrr(), tmp_path_factory.mktemp("sockets"))
+    owners = [owner.get(i) for i in range(results)]
+    assert rows["part_index"].to_list() == owners
+    assert rows["test_index"].to_list() == [owners[:i].count(part) for i, part in enumerate(owners)]
 
 
 def test_results_outside_any_part_stay(tmp_path: Path) -> None:
@@ -660,12 +687,19 @@ def test_a_missing_file_or_a_folder_says_so(tmp_path: Path) -> None:
 
 
 def test_nothing_is_left_in_scratch(tmp_path: Path) -> None:
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
+    scratch = tmp_path / "made" / "when needed"
     path = tmp_path / "cut.stdf.gz"
     path.write_bytes(gzip.compress(PLAIN[:150]))
     StdfReader(scratch=scratch).read(path)
     assert list(scratch.iterdir()) == []
+
+
+def test_a_scratch_that_cannot_be_made_says_so(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    path = tmp_path / "a.stdf.gz"
+    path.write_bytes(PACKED["a.stdf.gz"])
+    with pytest.raises(StorageError, match="no temporary folder"):
+        StdfReader(scratch=tmp_path / "file" / "scratch").read(path)
 
 
 def test_file_sha256_is_of_the_bytes_as_delivered(tmp_path: Path) -> None:
