@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import numpy as np
 import polars as pl
+from hypothesis import strategies as st
 
 from features.definitions.wafer_sources import parts as parts_source
 from features.definitions.wafer_sources import test_results as results_source
 from features.entity import DataType
+from features.feature_group import FeatureGroup
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 TESTS = {
@@ -24,6 +27,24 @@ TESTS = {
     "scan": (0.0, 10.0, ""),
     "memory": (0.0, 10.0, ""),
 }
+
+
+KEYS = ["lot_id", "wafer_id", "x", "y", "tested_at", "part_index"]
+
+maps = st.fixed_dictionaries(
+    {
+        "seed": st.integers(0, 10_000),
+        "wafers": st.integers(1, 2),
+        "side": st.integers(1, 7),
+        "sites": st.integers(1, 5),
+        "die_mm": st.sampled_from([(2.0, 1.5), (1.0, 1.0), (3.0, 5.0), (7.0, 0.75), (0.1, 9.0)]),
+        "wafer_mm": st.sampled_from([None, 12.0, 40.0]),
+        "retests": st.sampled_from([0.0, 0.3]),
+        "undecided": st.sampled_from([0.0, 0.2]),
+        "test_ms": st.sampled_from([(None,), (200,), (1000,), (None, 700, 2_500)]),
+        "apart_us": st.sampled_from([0, 1]),
+    }
+)
 
 
 def random_wafers(
@@ -102,3 +123,17 @@ def _results(parts: pl.DataFrame, rng: np.random.Generator, datalogged: float) -
 
 def _fit(rows: pl.DataFrame, dtypes: dict[str, DataType]) -> pl.DataFrame:
     return rows.select((pl.col(c) if c in rows.columns else pl.lit(None)).cast(t).alias(c) for c, t in dtypes.items())
+
+
+def began(row: dict[str, Any]) -> datetime:
+    """When a die's own test began, give or take the millisecond in which test times are told."""
+    spent = row["test_time_ms"] or 1
+    return row["tested_at"] - timedelta(milliseconds=spent - 1)  # type: ignore[no-any-return]
+
+
+def event_rows(group: FeatureGroup, **frames: pl.DataFrame) -> pl.DataFrame:
+    """One row per attempt: what the group's expressions make of its prepared rows."""
+    assert group.prepare is not None
+    prepared = group.prepare(**{name: frame.lazy() for name, frame in frames.items()})
+    exprs = [f.expr.alias(f.name) for f in group.features]
+    return prepared.select(*KEYS, *exprs).sort(KEYS).collect()
