@@ -1,11 +1,19 @@
-"""Builds STDF V4 files record by record, for tests that need one odd byte in the right place."""
+"""Builds STDF V4 files record by record, for tests that need one odd byte in the right place, and reads them."""
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+
+from infra.sources.base import Delivery
+from infra.sources.stdf import StdfReader
 
 START = 1_700_000_000  # 2023-11-14T22:13:20Z
+BEGIN = datetime.fromtimestamp(START, UTC)
 LITTLE, BIG = "<", ">"
 
 
@@ -109,3 +117,22 @@ def small_file(order: str = LITTLE, cpu: int | None = None) -> Stdf:
     file.pir().ptr(1.5, limits=(1.0, 2.0)).prr("1", xy=(3, -4), test_ms=100)
     file.pir().ptr(2.5, flag=0x80).prr("2", flag=0x08, bins=(5, 65535), test_ms=200)
     return file.wrr().mrr()
+
+
+def read(file: Stdf | bytes, tmp_path: Path, name: str = "file.stdf", **options: tuple[float, float]) -> Delivery:
+    path = tmp_path / name
+    path.write_bytes(file.data if isinstance(file, Stdf) else file)
+    return StdfReader(scratch=tmp_path, **options).read(path)
+
+
+def parts_of(file: Stdf | bytes, tmp_path: Path) -> pl.DataFrame:
+    return read(file, tmp_path).tables["parts"]
+
+
+def results_of(file: Stdf | bytes, tmp_path: Path) -> pl.DataFrame:
+    return read(file, tmp_path).tables["test_results"]
+
+
+def seconds(parts: pl.DataFrame) -> list[float]:
+    """Seconds from the file's start to each part's end."""
+    return [(t - BEGIN) / timedelta(seconds=1) for t in parts["tested_at"]]
