@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from datetime import datetime
+from pathlib import Path
 
 from prefect import flow
 
-from features.errors import InvalidInput
 from flows.ingest import ingest
 from flows.materialize import materialize
 from flows.moment import moment_of
@@ -29,10 +29,8 @@ def nightly(landing: str | None = None, now: datetime | None = None) -> Facts:
     """
     moment = moment_of(now)
     folder = landing or str(load_settings().landing)
-    try:
-        ingested = ingest([folder], now=moment)
-    except InvalidInput as error:  # an empty or missing landing folder: nothing came, the night goes on
-        ingested = {"files": 0, "skipped": str(error)}
+    arrived = Path(folder).is_dir() and any(path.is_file() for path in Path(folder).rglob("*"))
+    ingested = ingest([folder], now=moment) if arrived else {"files": 0, "skipped": f"nothing in {folder}"}
     materialized = materialize(now=moment)
     synced = sync(now=moment)
     with open_platform() as platform:

@@ -208,6 +208,8 @@ def isolated_environment(settings: Settings) -> dict[str, str]:
     """
     cache = settings.home / "cache"
     names = {
+        f"{PREFIX}HOME": str(settings.home),  # flows load the settings anew: they must find this home
+        f"{PREFIX}REGISTRY": settings.registry,
         "DO_NOT_TRACK": "1",
         "GX_ANALYTICS_ENABLED": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
