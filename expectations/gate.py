@@ -103,7 +103,7 @@ def _row_findings(suite: Suite, masks: Masks) -> Iterable[tuple[str, Finding]]:
     rules = {rule.name: rule for rule in suite.rows}
     for file, name, failed, checked in masks.counts.filter(pl.col("failed") > 0).iter_rows():
         rule = rules[name]
-        message = f"{rule.complaint} in {failed:,} of {checked:,} rows ({failed / checked:.1%})"
+        message = f"{name}: {rule.complaint} in {failed:,} of {checked:,} rows ({failed / checked:.1%})"
         yield file, Finding(name, rule.judge(failed, checked), rule.target, failed, checked, message)
 
 

@@ -59,7 +59,7 @@ def test_files_are_judged_apart():
     assert verdict.split.rejected["_severity"].to_list() == ["medium", "high"]
     finding = verdict.files["f"].findings[0]
     assert (finding.column, finding.failed, finding.checked) == ("x", 1, 100)
-    assert finding.message == "'x' is outside 0 to 10 in 1 of 100 rows (1.0%)"
+    assert finding.message == "x_range: 'x' is outside 0 to 10 in 1 of 100 rows (1.0%)"
 
 
 def test_a_row_that_only_breaks_a_low_rule_lands():
