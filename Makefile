@@ -37,10 +37,10 @@ check: setup  ## Run the linter, the formatter's check, the type checker and the
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/ruff format --check --quiet
 	@$(BIN)/mypy --no-error-summary
-	@$(BIN)/lint-imports
+	@contracts=$$($(BIN)/lint-imports --no-logo) || { echo "$$contracts"; exit 1; }
 
 bench: setup  ## Run the benchmarks, or one with ONLY=name; results go to build/bench/results.json.
-	@$(BIN)/python tests/benchmarks/run.py $(ONLY)
+	@PYTHONPATH=tests $(BIN)/python -m benchmarks.run $(ONLY)
 
 prove: setup  ## Run the long proofs.
 	@$(BIN)/python -m pytest -m prove || [ $$? -eq 5 ]  # 5: there are none
