@@ -10,6 +10,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 from typing import Any
 
@@ -21,7 +22,7 @@ from features.feature_group import EVENT_TIMESTAMP, RESERVED
 from features.stores import OnlineRow
 from features.times import from_micros, utc_column
 from infra.storage.column_types import Restore, Spec, check_values, describe, restorer, stored_type
-from infra.storage.keys import encode_keys
+from infra.storage.keys import check_key_columns, encode_keys
 from infra.storage.msgpack_block import FIXED_WIDTH, array_header, encode_block
 
 Column = tuple[str, Spec]
@@ -30,6 +31,7 @@ Column = tuple[str, Spec]
 Order = tuple[int, int, int]
 """(epoch, event_timestamp, created_timestamp) in whole microseconds: of two rows the greater wins."""
 
+_moment = lru_cache(4096)(from_micros)  # rows share times, and to make a datetime costs twice the decoding
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode
 _ORDER = ("_epoch", EVENT_TIMESTAMP, "created_timestamp")
@@ -73,7 +75,7 @@ class TableCodec:
             named = self._layouts[schema].values(row[5:])
         except (msgspec.DecodeError, ValueError, TypeError, IndexError, ArithmeticError) as error:
             raise StorageError("an online row cannot be read: rebuild the online store by a full sync") from error
-        return OnlineRow(from_micros(event), epoch, from_micros(created), deleted, named)
+        return OnlineRow(_moment(event), epoch, _moment(created), deleted, named)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +143,7 @@ class Rows:
             return
         if missing := [name for name in (*keys, *_BOOKKEEPING) if name not in rows.columns]:
             raise InvalidInput(f"online rows lack the column(s) {missing}: they have {rows.columns}")
+        check_key_columns(rows.select(keys))
         features = [rows[name] for name in rows.columns if name not in keys and name not in RESERVED]
         stored = {s.name: stored_type(s.name, s.dtype) for s in features}
         for series in features:

@@ -95,14 +95,19 @@ def _ext(code: int, text: str) -> msgspec.msgpack.Ext:
     return msgspec.msgpack.Ext(code, text.encode())
 
 
-def encode_keys(frame: pl.DataFrame) -> list[bytes]:
-    """The keys of a frame of key columns without nulls, row by row as ``encode_key`` makes them."""
-    columns: list[Sequence[Any]] = []
+def check_key_columns(frame: pl.DataFrame) -> None:
+    """Raise InvalidInput where a column of this frame cannot be part of a key."""
     for series in frame.iter_columns():
         if series.dtype.is_nested() or series.dtype == pl.Null:
             raise InvalidInput(f"key column {series.name!r} is {series.dtype}: a key is made of scalars")
         stored_type(series.name, series.dtype)
         check_values(series.name, series)
+
+
+def encode_keys(frame: pl.DataFrame) -> list[bytes]:
+    """The keys of a frame of key columns without nulls, row by row as ``encode_key`` makes them."""
+    columns: list[Sequence[Any]] = []
+    for series in frame.iter_columns():
         values = series.to_list()
         plain = series.dtype.is_integer() or series.dtype in (pl.String, pl.Binary, pl.Boolean)
         columns.append(values if plain else [v if type(v) in _PLAIN else _typed(v) for v in values])

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import lmdb
-from lmdb.verify import verify
+from lmdb.verify import VerifyError, verify
 
 from features.errors import StorageError
 
@@ -163,7 +163,10 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 def _verify(path: Path) -> list[str]:
-    return list(verify(str(path)))  # type: ignore[no-untyped-call]  # only py-lmdb's main module has types
+    try:
+        return list(verify(str(path)))  # type: ignore[no-untyped-call]  # only py-lmdb's main module has types
+    except VerifyError as error:
+        return [str(error)]
 
 
 def _before_fork() -> None:

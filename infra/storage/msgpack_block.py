@@ -32,7 +32,7 @@ def array_header(length: int) -> bytes:
 def encode_block(frame: pl.DataFrame, head: bytes) -> list[bytes]:
     """Each row of a frame of fixed-width columns as ``head`` and its values in msgpack.
 
-    One NumPy record per row, filled column by column: ten times as fast as a loop over rows.
+    One NumPy record per row, filled column by column: several times as fast as a loop over rows.
     """
     fields: list[tuple[str, str]] = [("head", f"V{len(head)}")]
     starts, width = [], len(head)
@@ -48,14 +48,15 @@ def encode_block(frame: pl.DataFrame, head: bytes) -> list[bytes]:
     for i, series in enumerate(frame.iter_columns()):
         tag, kind = FIXED_WIDTH[series.dtype]
         block[f"tag{i}"] = tag
-        nulls = series.is_null().to_numpy()
         if series.dtype == pl.Boolean:
             block[f"tag{i}"] += series.fill_null(value=False).to_numpy()
         elif kind:
             block[f"value{i}"] = series.fill_null(0).to_numpy()
-            if nulls.any():
+        if series.null_count():
+            nulls = series.is_null().to_numpy()
+            block[f"tag{i}"][nulls] = _NULL
+            if kind:
                 absent.append((nulls, starts[i], np.dtype(kind).itemsize))
-        block[f"tag{i}"][nulls] = _NULL
     if not absent:
         return block.view(f"V{layout.itemsize}").tolist()
     # A null has no value bytes: cut them out of the rows that have one.

@@ -248,6 +248,7 @@ def test_a_frame_that_cannot_be_stored_changes_nothing(store):
         (frame(good | {"event_timestamp": None}), "nulls in 'event_timestamp'"),
         (frame(good).with_columns(_epoch=pl.lit("one")), "bookkeeping"),
         (frame(good).with_columns(lot_id=pl.lit(pl.Series([["L2"]]))), "key column 'lot_id' is List"),
+        (frame(good).with_columns(pl.Series("lot_id", [object()], dtype=pl.Object)), "column 'lot_id' is Object"),
     ]
     for rows, message in refused:
         with pytest.raises(InvalidInput, match=message):

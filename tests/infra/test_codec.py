@@ -190,6 +190,12 @@ def test_any_values_come_back(values):
     assert repr(through_the_store(values)) == repr(values.to_list())
 
 
+def test_columns_that_a_table_has_are_not_kept_again():
+    rows = Rows(stored(*(values.head(1).alias(f"x{i}") for i, values in enumerate(_EVERY_TYPE))), ["id"])
+    codec = TableCodec.unpack(TableCodec().including(rows.columns)[0].pack())
+    assert codec.including(rows.columns) == (codec, 0)
+
+
 def test_a_row_is_small_and_knows_its_order():
     floats = [pl.Series(f"f{i}", [0.5]) for i in range(10)]
     rows = Rows(stored(*floats), ["id"])
