@@ -9,10 +9,10 @@ formula for all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,8 @@ PREDICTED_AT, LABELLED_AT = "predicted_at", "labelled_at"
 
 MIN_LABELS = 30
 """Fewer labelled predictions give no figure."""
+MIN_PER_DAY = 5
+"""A single day's figure needs fewer; its interval, from as few, says how little it means."""
 MIN_CLASS = 5
 """Fewer labels of either class give no classification figure."""
 LEVEL = 0.95
@@ -72,23 +74,27 @@ class Performance:
         return next((f for f in self.figures if f.name == name), None)
 
 
-Judge = Callable[[str, pl.DataFrame], Performance]
-"""``regression`` or ``classification``."""
+class Judge(Protocol):
+    """``regression`` or ``classification``."""
+
+    def __call__(self, model: str, frame: pl.DataFrame, *, least: int = ...) -> Performance:
+        """Judge a model by one row per prediction, given at least so many labels."""
 
 
-def regression(model: str, frame: pl.DataFrame) -> Performance:
+def regression(model: str, frame: pl.DataFrame, *, least: int = MIN_LABELS) -> Performance:
     """MAE and RMSE in the label's unit, and R², of one row per prediction.
 
     Columns: ``prediction``, ``label`` (null: not known yet), optionally ``predicted_at`` and
-    ``labelled_at`` (UTC), ``cluster``. Raises InvalidInput where one of the first two is missing.
+    ``labelled_at`` (UTC), ``cluster``. Fewer than ``least`` labels are insufficient data. Raises
+    InvalidInput where one of the first two columns is missing or no number.
 
     >>> frame = pl.DataFrame({"prediction": [1.0, 3.0] * 20, "label": [2.0, 2.5] * 20})
     >>> judged = regression("yield", frame)
     >>> judged.coverage, judged.figure("mae").value
     (1.0, 0.75)
     """
-    labelled, blank = _labelled(model, frame)
-    if blank.labels < MIN_LABELS:
+    labelled, blank = _labelled(model, frame, least)
+    if blank.state != "ok":
         return blank
     y, errors = labelled[LABEL].to_numpy(), (labelled[PREDICTION] - labelled[LABEL]).to_numpy()
     around = (y - y.mean()) ** 2
@@ -105,7 +111,7 @@ def regression(model: str, frame: pl.DataFrame) -> Performance:
     return _judged(blank, labelled, measures, floors={"mae": 0.0, "rmse": 0.0}, ceilings={"r2": 1.0})
 
 
-def classification(model: str, frame: pl.DataFrame) -> Performance:
+def classification(model: str, frame: pl.DataFrame, *, least: int = MIN_LABELS) -> Performance:
     """AUC, log loss (nats), Brier score, accuracy and lift of predicted probabilities of a 0/1 label.
 
     ``accuracy`` and ``lift`` flag the highest scores, as many as there are positives (more where the
@@ -113,13 +119,13 @@ def classification(model: str, frame: pl.DataFrame) -> Performance:
     the base rate. Columns as for ``regression``; probabilities outside [0, 1] and labels other than
     0, 1 or booleans raise InvalidInput.
     """
-    labelled, blank = _labelled(model, frame)
+    labelled, blank = _labelled(model, frame, least)
     y, p = labelled[LABEL].to_numpy(), labelled[PREDICTION].to_numpy()
     if ((p < 0) | (p > 1)).any() or ((y != 0) & (y != 1)).any():
         raise InvalidInput(f"model {model!r}: give probabilities in [0, 1] and labels 0 or 1")
     positives = int(y.sum())
-    if blank.labels < MIN_LABELS or min(positives, blank.labels - positives) < MIN_CLASS:
-        reason = f"{blank.labels} labels, {positives} of them positive; {MIN_LABELS} are needed, {MIN_CLASS} per class"
+    if blank.state != "ok" or min(positives, blank.labels - positives) < MIN_CLASS:
+        reason = f"{blank.labels} labels, {positives} of them positive; {least} are needed, {MIN_CLASS} per class"
         return Performance(model, "insufficient_data", blank.predictions, blank.labels, blank.delay, message=reason)
     rate = positives / len(y)
     flagged = (p >= np.sort(p)[-positives]).astype(np.float64)
@@ -144,10 +150,12 @@ def classification(model: str, frame: pl.DataFrame) -> Performance:
 def by_day(judge: Judge, model: str, frame: pl.DataFrame, day: str) -> list[tuple[date, Performance]]:
     """The model judged on each day's predictions by themselves, oldest first; ``day`` names a Date column."""
     parts = frame.drop_nulls(day).partition_by(day, as_dict=True)
-    return sorted(((key[0], judge(model, part)) for key, part in parts.items()), key=lambda pair: pair[0])
+    return sorted(
+        ((key[0], judge(model, part, least=MIN_PER_DAY)) for key, part in parts.items()), key=lambda pair: pair[0]
+    )
 
 
-def _labelled(model: str, frame: pl.DataFrame) -> tuple[pl.DataFrame, Performance]:
+def _labelled(model: str, frame: pl.DataFrame, least: int) -> tuple[pl.DataFrame, Performance]:
     """The rows with a prediction and a label, as floats, and the Performance without figures."""
     if missing := [c for c in (PREDICTION, LABEL) if c not in frame.columns]:
         raise InvalidInput(f"model {model!r}: the predictions lack column(s) {missing}; they have {frame.columns}")
@@ -157,10 +165,11 @@ def _labelled(model: str, frame: pl.DataFrame) -> tuple[pl.DataFrame, Performanc
     both = frame.with_columns(pl.col(PREDICTION, LABEL).cast(pl.Float64))
     scored = both.filter(pl.col(PREDICTION).is_finite())
     labelled = scored.filter(pl.col(LABEL).is_finite())
-    notes = [f"{len(labelled)} labels; {MIN_LABELS} are needed"] if len(labelled) < MIN_LABELS else []
+    few = len(labelled) < least
+    notes = [f"{len(labelled)} labels; {least} are needed"] if few else []
     if dropped := len(both) - len(scored):
         notes.append(f"{dropped} rows without a prediction left out")
-    state: Literal["ok", "insufficient_data"] = "insufficient_data" if len(labelled) < MIN_LABELS else "ok"
+    state: Literal["ok", "insufficient_data"] = "insufficient_data" if few else "ok"
     delay = None
     if {PREDICTED_AT, LABELLED_AT} <= set(frame.columns):
         median = (labelled[LABELLED_AT] - labelled[PREDICTED_AT]).median()

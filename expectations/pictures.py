@@ -15,7 +15,7 @@ from expectations.baseline import ColumnBaseline, finite_sorted
 from expectations.comparison import ColumnData, aligned, daily_counts, left_out, ratio
 from expectations.statistics import Counts, Floats, cramers_v
 
-BARS = 40
+FEWEST_BARS, MOST_BARS = 12, 40
 TOP_CATEGORIES = 12
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
@@ -96,7 +96,7 @@ def _numeric(data: ColumnData) -> Picture:
 
 
 def _bar_edges(before: Floats, now: Floats) -> tuple[float, ...]:
-    """Equal bars over the central 99 % of both samples; few distinct values get a bar each."""
+    """Equal bars over the central 99 % of both samples, fewer for small ones; few whole numbers get a bar each."""
     parts = [x for x in (before, now) if len(x)]
     if not parts:
         return (0.0, 1.0)
@@ -105,9 +105,10 @@ def _bar_edges(before: Floats, now: Floats) -> tuple[float, ...]:
     if low == high:
         return (low - 0.5, high + 0.5)
     whole = all(bool((x == np.round(x)).all()) for x in parts)
-    if whole and high - low < BARS:
+    if whole and high - low < MOST_BARS:
         return tuple(float(x) for x in np.arange(low - 0.5, high + 1))
-    return tuple(float(x) for x in np.linspace(low, high, BARS + 1))
+    bars = int(np.clip(2 * min(map(len, parts)) ** 0.5, FEWEST_BARS, MOST_BARS))
+    return tuple(float(x) for x in np.linspace(low, high, bars + 1))
 
 
 def _categories(data: ColumnData) -> Picture:

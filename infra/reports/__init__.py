@@ -1,0 +1,1 @@
+"""Reports: one self-contained page a night, and the same as JSON."""
