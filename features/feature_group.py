@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 import polars as pl
 
+from features.cron import check_cron
 from features.entity import Entity, check_name
-from features.errors import DefinitionError
+from features.errors import DefinitionError, InvalidInput
 from features.source import BOOKKEEPING, Source
 from features.times import duration, micros
 
@@ -60,7 +61,7 @@ class FeatureGroup:
     LazyFrame step before it that may look across rows only within ``prepare_by`` keys; it gets one
     frame, or one keyword frame per name where ``source`` is a mapping. Rows older than ``ttl``
     answer OUTSIDE_MAX_AGE; ``publish_delay`` is how long after its moment a row can be served at the
-    earliest. Durations are Polars strings.
+    earliest. ``schedule`` is a cron line, in the zone of the settings. Durations are Polars strings.
     """
 
     name: str
@@ -156,6 +157,12 @@ def _check(group: FeatureGroup) -> None:
         raise DefinitionError(f"{who} has no source: name at least one")
     if len(group.inputs) > 1 and (group.prepare is None or not group.prepare_by):
         raise DefinitionError(f"{who} has several inputs: give `prepare` and `prepare_by` to join them")
+    delay = _check_times(group, who)
+    _check_grain(group, who, delay)
+
+
+def _check_times(group: FeatureGroup, who: str) -> int:
+    """The durations and the schedule; returns the publish delay in microseconds."""
     for name in ("every", "settle", "ttl", "retention", "sla"):
         if (text := getattr(group, name)) is not None:
             _positive(who, name, text)
@@ -163,7 +170,12 @@ def _check(group: FeatureGroup) -> None:
         delay = micros(group.delay)
     except Exception as error:
         raise DefinitionError(f"{who}: publish_delay: {error}") from error
-    _check_grain(group, who, delay)
+    if group.schedule is not None:
+        try:
+            check_cron(group.schedule)
+        except InvalidInput as error:
+            raise DefinitionError(f"{who}: schedule: {error}") from error
+    return delay
 
 
 def _check_grain(group: FeatureGroup, who: str, delay: int) -> None:
