@@ -169,7 +169,8 @@ def kind_of(dtype: pl.DataType) -> Kind:
 def finite_sorted(values: pl.Series) -> Floats:
     """The finite values of a numeric column as floats, ascending; beyond ±1e150 they count as ±1e150."""
     floats = values.drop_nulls().cast(pl.Float64).to_numpy()
-    return np.clip(np.sort(floats[np.isfinite(floats)]), -_TOP, _TOP)
+    ordered: Floats = np.sort(floats[np.isfinite(floats)])
+    return ordered.clip(-_TOP, _TOP)
 
 
 def bin_counts(ordered: Floats, edges: Sequence[float]) -> Counts:
