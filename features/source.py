@@ -80,6 +80,12 @@ class Source:
         except pl.exceptions.PolarsError as error:
             reason = str(error).splitlines()[0]
             raise InvalidInput(f"source {self.name!r}: a column has the wrong type: {reason}") from error
+        cut = [c for c, t in self.schema.items() if frame.schema[c].is_float() and conformed.schema[c].is_integer()]
+        for column in cut:
+            if not conformed[column].cast(pl.Float64).eq_missing(frame[column].cast(pl.Float64)).all():
+                raise InvalidInput(
+                    f"source {self.name!r}: {column!r} holds fractions, its type is an integer: round them"
+                )
         if nulls := conformed[time].null_count():
             raise InvalidInput(f"source {self.name!r}: {nulls} row(s) have no {time!r}; every event needs its time")
         return conformed

@@ -285,11 +285,12 @@ def _complaint(judged: Mapping[str, FileVerdict]) -> str:
 def open_ingestor(platform: Platform) -> Ingestor:
     """The ingestor of a home, with the shipped readers and suites."""
     settings = platform.settings
+    scratch = settings.home / "scratch"
     return Ingestor(
         platform.lake,
         platform.store.registry,
-        StdfReader((settings.die_width_mm, settings.die_height_mm)),
-        TabularReader,
+        StdfReader((settings.die_width_mm, settings.die_height_mm), scratch),
+        lambda source: TabularReader(source, scratch),
         suite_for,
         platform.store.now,
         batch_bytes=settings.ingest_batch_mb * 2**20,
