@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from infra.loopback import LoopbackServer
-from infra.settings import Settings, apply_isolation
+from infra.settings import Settings, apply_isolation, environment_kept
 
 _PRIVATE_SERVER = {
     "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",
@@ -30,18 +30,15 @@ def prefect_runtime(settings: Settings, *, wait: bool = True) -> Iterator[None]:
     ``wait=False`` the block starts at once and the first flow waits for the server instead. Raises
     FeatureFabError if the server does not start. Enter it before anything imports Prefect or MLflow.
     """
-    if settings.prefect_api_url is not None:
-        apply_isolation(settings)
-        yield
-        return
     with ExitStack() as stack:
-        stack.callback(apply_isolation, settings)  # a dead server's address must not stay behind
-        apply_isolation(settings, _PRIVATE_SERVER)
-        server = stack.enter_context(LoopbackServer("flows.prefect_server", settings.prefect_home / "server.log"))
-        apply_isolation(settings, {**_PRIVATE_SERVER, "PREFECT_API_URL": f"{server.url}/api"})
-        stack.enter_context(_client_of(f"{server.url}/api"))
-        if wait:
-            server.wait_until_healthy("/api/health")
+        stack.enter_context(environment_kept())
+        apply_isolation(settings, None if settings.prefect_api_url else _PRIVATE_SERVER)
+        if settings.prefect_api_url is None:
+            server = stack.enter_context(LoopbackServer("flows.prefect_server", settings.prefect_home / "server.log"))
+            apply_isolation(settings, {**_PRIVATE_SERVER, "PREFECT_API_URL": f"{server.url}/api"})
+            stack.enter_context(_client_of(f"{server.url}/api"))
+            if wait:
+                server.wait_until_healthy("/api/health")
         yield
 
 

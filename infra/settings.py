@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -246,6 +247,17 @@ def apply_isolation(settings: Settings, extra: Mapping[str, str] | None = None) 
     os.environ.update(extra or {})
     unproxied = [name for name in os.environ.get("NO_PROXY", "").split(",") if name not in ("", LOOPBACK)]
     os.environ["NO_PROXY"] = ",".join([*unproxied, LOOPBACK])
+
+
+@contextmanager
+def environment_kept() -> Iterator[None]:
+    """Put the process's environment back as it was when the block ends."""
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def _config_file() -> Path:

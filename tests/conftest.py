@@ -31,6 +31,11 @@ def pytest_unconfigure() -> None:
     shutil.rmtree(_HOME, ignore_errors=True)
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Names for values whose bytes change from run to run (archives hold times): workers must agree on them."""
+    return argname if isinstance(val, bytes) else None
+
+
 @pytest.fixture(scope="session")
 def prefect() -> Iterator[None]:
     """A private Prefect server for all tests of the session that run flows."""

@@ -8,12 +8,23 @@ from pathlib import Path
 import pytest
 
 from features.errors import SettingsError
-from infra.settings import Settings, apply_isolation, is_foreign, isolated_environment, load_settings, origins
+from infra.settings import (
+    PREFIX,
+    Settings,
+    apply_isolation,
+    environment_kept,
+    is_foreign,
+    isolated_environment,
+    load_settings,
+    origins,
+)
 
 
 @pytest.fixture(autouse=True)
-def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def alone_in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
+    for variable in [name for name in os.environ if name.startswith(PREFIX)]:
+        monkeypatch.delenv(variable)
     return tmp_path
 
 
@@ -118,9 +129,8 @@ def test_isolation_removes_foreign_variables_and_points_every_library_into_the_h
     for variable in ("PREFECT_API_URL", "PREFECT_API_KEY", "MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "HTTP_PROXY"):
         monkeypatch.setenv(variable, "http://elsewhere.invalid")
     monkeypatch.setenv("NO_PROXY", "intranet")
-    before = dict(os.environ)
     settings = load_settings(home=tmp_path / "home")
-    try:
+    with environment_kept():
         apply_isolation(settings, {"PREFECT_PROFILES_PATH": "extra"})
         assert {n: v for n, v in os.environ.items() if is_foreign(n)} == {
             **{n: v for n, v in isolated_environment(settings).items() if is_foreign(n)},
@@ -130,9 +140,10 @@ def test_isolation_removes_foreign_variables_and_points_every_library_into_the_h
         assert os.environ["NO_PROXY"] == "intranet,127.0.0.1"
         apply_isolation(settings)
         assert os.environ["NO_PROXY"] == "intranet,127.0.0.1"
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
+        assert "PREFECT_PROFILES_PATH" not in os.environ
+        assert load_settings().home == tmp_path / "home"  # flows load the settings anew
+    assert os.environ["PREFECT_API_URL"] == "http://elsewhere.invalid"
+    assert "FEATUREFAB_HOME" not in os.environ
 
 
 def test_reading_settings_imports_no_heavy_library() -> None:
