@@ -59,6 +59,8 @@ def test_keys_are_equal_only_where_all_values_and_their_types_are(one, other):
 def test_a_key_never_outgrows_its_limit_and_never_changes(values):
     key = encode_key(tuple(values))
     assert len(key) <= KEY_LIMIT
+    # The byte before a hash starts no msgpack value, so no other key can be made to equal it.
+    assert (key[0] == 0xC1) == any(isinstance(v, (str, bytes)) and len(v) > KEY_LIMIT for v in values)
     assert encode_key(tuple(values)) == key
 
 
