@@ -27,9 +27,11 @@ def demo(
     json: Json = False,
 ) -> None:
     """Run the whole line: simulated wafers (or your files) in, features, models and a report out."""
-    from flows.console import clear_errors, print_json
+    from flows.console import clear_errors, print_json, tell_on_stderr
     from flows.demo import run_demo
 
+    if json:
+        tell_on_stderr()
     with clear_errors():
         summary = run_demo(home, keep=keep, landing=landing)
     if json:
@@ -44,7 +46,7 @@ def ingest(
     json: Json = False,
 ) -> None:
     """Take new files into bronze, each exactly once."""
-    from flows.console import clear_errors, err, print_json, print_table, progress_bar
+    from flows.console import clear_errors, complain, print_json, print_table, progress_bar
     from infra.ingest import open_ingestor
     from infra.wiring import open_platform
 
@@ -59,8 +61,9 @@ def ingest(
         if result.known:
             print_table("skipped", [{"files": result.known, "why": "their content is in the ledger already"}])
         for problem in result.problems:
-            err.print(f"[yellow]note:[/] {problem}", soft_wrap=True)
+            complain("note", problem)
     if rows and all(row["status"] == "rejected" for row in rows) and not result.known:
+        complain("error", f"nothing could be taken in: {len(rows)} file(s) rejected, the ledger says why")
         raise typer.Exit(1)
 
 
@@ -147,8 +150,8 @@ def report(home: Home = None, json: Json = False) -> None:
         facts = {"report": written.path, "verdict": written.verdict}
         print_json(facts | {"drifted": written.drifted, "checked": written.checked})
     else:
-        out.print(written.verdict, soft_wrap=True)
-        out.print(str(written.path), soft_wrap=True)
+        for line in (written.verdict, str(written.path)):
+            out.print(line, markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -171,8 +174,8 @@ def nightly(
     if json:
         print_json(facts)
     else:
-        out.print(facts["monitored"]["verdict"], soft_wrap=True)
-        out.print(facts["monitored"]["report"], soft_wrap=True)
+        for line in (facts["monitored"]["verdict"], facts["monitored"]["report"]):
+            out.print(line, markup=False, soft_wrap=True)
 
 
 @app.command("get-online")
@@ -184,11 +187,12 @@ def get_online(
 ) -> None:
     """Read the newest features of some entities."""
     from flows.console import clear_errors, print_json, print_table
+    from infra.sources.entity_files import entities_from_text
     from infra.wiring import open_platform
 
     with clear_errors(), open_platform(home=home) as platform:
-        asked = _features(platform.store.registry, features)
-        answer = platform.store.get_online_features(asked, [_keys(text) for text in entity])
+        asked, dtypes = _features(platform.store.registry, features)
+        answer = platform.store.get_online_features(asked, entities_from_text([_keys(e) for e in entity], dtypes))
     if json:
         print_json({"values": answer.to_dict(), "statuses": answer.statuses, "times": answer.event_timestamps})
         return
@@ -211,25 +215,31 @@ def get_historical(
     json: Json = False,
 ) -> None:
     """Read features as they were at the moments of an entity file."""
-    from flows.console import clear_errors, out, print_json
-    from infra.sources.tabular import read_entities, write_table
+    from flows.console import clear_errors, out, print_json, print_table
+    from infra.sources.entity_files import read_entities, write_table
     from infra.wiring import open_platform
 
     with clear_errors(), open_platform(home=home) as platform:
-        asked = _features(platform.store.registry, features)
-        frame = read_entities(entities)
+        asked, dtypes = _features(platform.store.registry, features)
+        frame = read_entities(entities, dtypes)
         found = platform.store.get_historical_features(frame, asked, history=history)  # type: ignore[arg-type] # checked there
         if output is not None:
             write_table(found.to_polars(), output)
+    frame = found.to_polars()
     if json:
-        print_json({"manifest": found.manifest, "rows": found.to_polars().to_dicts() if output is None else str(output)})
+        print_json({"manifest": found.manifest, "rows": frame.to_dicts() if output is None else str(output)})
+    elif output is None:
+        print_table("features", frame.to_dicts())
     else:
-        out.print(found.to_polars() if output is None else f"{found.to_polars().height:,} rows in {output}")
+        out.print(f"{frame.height:,} rows in {output}", markup=False, soft_wrap=True)
 
 
 @app.command()
-def describe(ref: Annotated[str, typer.Argument(help="A group, group:feature, service, source or model.")],
-             home: Home = None, json: Json = False) -> None:
+def describe(
+    ref: Annotated[str, typer.Argument(help="A group, group:feature, service, source or model.")],
+    home: Home = None,
+    json: Json = False,
+) -> None:
     """Say what a definition is: type, unit, range, owner, inputs, expression."""
     from flows.console import clear_errors, print_json, print_table
     from infra.catalog import describe as facts_of
@@ -265,14 +275,14 @@ def audit(
     if json:
         print_json(found.to_dict())
     else:
-        out.print(found.render())
+        out.print(found.render(), markup=False, soft_wrap=True)
 
 
 @app.command()
 def status(home: Home = None, json: Json = False) -> None:
     """Say what the home holds: files, sources, groups, models."""
     from flows.console import clear_errors, print_json, print_table
-    from infra.catalog import status as facts_of
+    from infra.status import status as facts_of
     from infra.wiring import open_platform
 
     with clear_errors(), open_platform(home=home) as platform:
@@ -301,9 +311,11 @@ def _chosen(registry: Any, groups: list[str] | None) -> list[str]:
     return [group.name for group in registry.in_order() if group.name in wanted]
 
 
-def _features(registry: Any, names: list[str]) -> Any:
-    """One feature service by name, or references."""
-    return registry.service(names[0]) if len(names) == 1 and ":" not in names[0] else names
+def _features(registry: Any, names: list[str]) -> tuple[Any, dict[str, Any]]:
+    """One feature service by name, or references; with the types of its entity keys and request values."""
+    asked = registry.service(names[0]) if len(names) == 1 and ":" not in names[0] else names
+    dtypes = {k: t for ref in registry.resolve(asked) for k, t in registry.group(ref.group).entity.keys.items()}
+    return asked, dtypes | dict(getattr(asked, "request", None) or {})
 
 
 def _keys(text: str) -> dict[str, str]:

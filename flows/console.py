@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,10 +14,17 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from features.errors import FeatureFabError
 
-out = Console(highlight=False, soft_wrap=False)
+_WIDE = 160
+"""Columns where no terminal says how many there are: in a file or a pipe."""
+
+_NAME = 32
+"""Up to so many characters a word in a table is a name."""
+
+out = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
 err = Console(stderr=True, highlight=False)
 
 
@@ -26,8 +34,19 @@ def clear_errors() -> Iterator[None]:
     try:
         yield
     except FeatureFabError as error:
-        err.print(f"[bold red]error:[/] {' '.join(str(error).split())}", markup=True, soft_wrap=True)
+        complain("error", str(error))
         raise typer.Exit(1) from error
+
+
+def complain(label: str, message: str) -> None:
+    """One line on standard error; the message is text, whatever brackets it has."""
+    style = "bold red" if label == "error" else "yellow"
+    err.print(Text.assemble((f"{label}:", style), " ", " ".join(message.split())), soft_wrap=True)
+
+
+def tell_on_stderr() -> None:
+    """Leave standard output to JSON: everything else that is told goes to standard error."""
+    out.stderr = True
 
 
 @contextmanager
@@ -47,7 +66,7 @@ def plain(value: Any) -> Any:
         return [plain(v) for v in value]
     if isinstance(value, datetime | date):
         return value.isoformat()
-    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+    if isinstance(value, float) and not math.isfinite(value):
         return None
     return value if isinstance(value, str | int | float | bool) or value is None else str(value)
 
@@ -58,7 +77,7 @@ def print_json(value: Any) -> None:
 
 
 def show(value: Any) -> str:
-    """A value in a table cell: few digits, UTC moments without their zone, nothing for null."""
+    """A value in a table cell: few digits, UTC moments without their zone, a dash for null."""
     if value is None:
         return "-"
     if isinstance(value, bool):
@@ -69,18 +88,24 @@ def show(value: Any) -> str:
         return f"{value:,.4g}"
     if isinstance(value, datetime):
         return f"{value:%Y-%m-%d %H:%M:%S}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {show(part)}" for name, part in value.items())
     return str(value)
 
 
 def print_table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """Rows of equal keys as a table; numbers to the right."""
     if not rows:
-        out.print(f"{title}: none")
+        out.print(f"{title}: none", markup=False)
         return
-    table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    table = Table(title=Text(title), title_justify="left", header_style="bold", box=None, pad_edge=False)
     for name in rows[0]:
         numeric = all(isinstance(r[name], int | float) or r[name] is None for r in rows)
-        table.add_column(name.replace("_", " "), justify="right" if numeric else "left", overflow="fold")
+        # Names stay whole; sentences, paths and moments wrap.
+        whole = all(isinstance(r[name], str) and len(r[name]) <= _NAME and " " not in r[name] for r in rows)
+        table.add_column(
+            Text(name.replace("_", " ")), justify="right" if numeric else "left", overflow="fold", no_wrap=whole
+        )
     for row in rows:
-        table.add_row(*(show(v) for v in row.values()))
+        table.add_row(*(Text(show(v)) for v in row.values()))
     out.print(table)
