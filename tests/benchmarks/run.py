@@ -17,13 +17,17 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import bench_line
+from benchmarks import bench_line, bench_stdf
 from benchmarks.measurement import Measurement
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "build/bench/results.json"
 
-BENCHMARKS: tuple[Callable[[], Measurement], ...] = (bench_line.demo,)
+BENCHMARKS: tuple[Callable[[], Measurement], ...] = (
+    bench_line.demo,
+    bench_stdf.stdf_tables,
+    bench_stdf.stdf_ingest,
+)
 """Every benchmark; its function's name is its name in the table and in the results."""
 
 Result = dict[str, Any]

@@ -1,0 +1,59 @@
+"""STDF: one big wafer file (10,000 parts × 100 tests, 1,000,000 PTR) into tables, and into the lake."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import stdf_convert
+
+from benchmarks.measurement import Measurement
+from infra.ingest import open_ingestor
+from infra.sources.simulated_fab import big_wafer
+from infra.sources.stdf import StdfReader
+from infra.wiring import open_platform
+
+ROUNDS = 5
+
+
+def stdf_tables() -> Measurement:
+    """The three tables against stdf-convert's own reading of all records, in turns, after one warm-up each."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = _big_file(Path(folder))
+        reader = StdfReader()
+        ours, theirs = [], []
+        for number in range(ROUNDS + 1):
+            pair = _seconds(lambda: reader.read(path)), _seconds(lambda: stdf_convert.tables(path))
+            if number:
+                ours.append(pair[0])
+                theirs.append(pair[1])
+    value, baseline = median(ours), median(theirs)
+    return Measurement(value, "s", baseline, value / baseline)
+
+
+def stdf_ingest() -> Measurement:
+    """Parse, validate and commit the file in a new home."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = _big_file(Path(folder))
+        with open_platform(home=Path(folder) / "home") as platform:
+            ingestor = open_ingestor(platform)
+            seconds = _seconds(lambda: ingestor.ingest([path]))
+            landed = platform.store.offline.scan_source("test_results")
+            assert landed is not None
+            assert landed.collect().height == 1_000_000
+    return Measurement(seconds, "s")
+
+
+def _big_file(folder: Path) -> Path:
+    path = folder / "big.stdf"
+    path.write_bytes(big_wafer())
+    return path
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    run()
+    return time.perf_counter() - began
