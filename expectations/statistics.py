@@ -36,7 +36,7 @@ def kolmogorov_smirnov(baseline: Floats, current: Floats) -> tuple[float, float,
     widths = np.diff(values)
     gaps = np.cumsum(step)[:-1]  # n·m times the gap after each value: whole numbers, so exact
     np.abs(gaps, out=gaps)
-    area = float(gaps @ widths) / n / m
+    area = float(np.einsum("i,i->", gaps, widths)) / n / m  # `@` would wake BLAS threads, slow on busy cores
     gaps[widths == 0] = 0.0
     d = float(gaps.max(initial=0.0)) / n / m
     root = np.sqrt(n * m / (n + m))
