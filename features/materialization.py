@@ -7,25 +7,26 @@ finds an open plan finishes it first (SEMANTICS.md §5).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import polars as pl
 
 from features.compute import Interval, compute, first_time, input_dtypes, stored_schema
-from features.errors import InvalidInput
+from features.errors import ConcurrentRun, InvalidInput
 from features.feature_group import FeatureGroup
 from features.feature_rows import AS_IF, CREATED, DELETED, EPOCH, EVENT, PLAN, differs, winners
 from features.inputs import ARRIVAL, Input
 from features.source import EVENT_DATE
-from features.stores import FeatureTable, OfflineStore, Plan
+from features.stores import FeatureTable, OfflineStore, Plan, TableState
 from features.times import EPOCH as BEGINNING
-from features.times import UTC_US, Clock, duration, from_micros, micros, to_micros
+from features.times import TICK, UTC_US, Clock, duration, from_micros, micros, to_micros
 
 Progress = Callable[[int, int], None]
 """Told (chunks done, chunks in all)."""
 
-TICK = timedelta(microseconds=1)
+
+_VERSION = "version"  # of the group, as a plan's detail
 
 
 @dataclass(frozen=True)
@@ -53,12 +54,12 @@ class Materializer:
     def incremental(self, group: FeatureGroup, progress: Progress | None = None) -> MaterializationRun:
         """The live path: emit what source commits and the passing of time made necessary."""
         table = self.table(group)
-        finished = self._finish_open(group, table, progress)
+        _, finished = self._finish_open(group, table, progress)
         inputs = self._inputs(group)
-        state = table.state()
+        state = _settled(group, table)
         spans = {name: (table.cursor(name), item.version()) for name, item in inputs.items()}
         stamp = self._stamp(state.stamp)
-        plan = Plan(state.opened + 1, "incremental", stamp, state.stamp, spans, [])
+        plan = Plan(state.opened + 1, "incremental", stamp, state.stamp, spans, [], {_VERSION: group.version})
         if not self._due(group, inputs, plan):
             return MaterializationRun(group.name, None, finished, state.version)
         plan = self._with_chunks(inputs, plan, self._start(group, inputs, plan), stamp + TICK)
@@ -69,18 +70,22 @@ class Materializer:
     ) -> MaterializationRun:
         """Emit what the schedule would have emitted in [start, end); past the clock's now it is clamped.
 
-        Raises InvalidInput if nothing lies between start and end.
+        Where a killed run of the same backfill was finished first, nothing is left to do. Raises
+        InvalidInput if nothing lies between start and end.
         """
         table = self.table(group)
-        finished = self._finish_open(group, table, progress)
-        state = table.state()
+        done, finished = self._finish_open(group, table, progress)
+        state = _settled(group, table)
         stamp = self._stamp(state.stamp)
         end = min(end, stamp + TICK)
         if start >= end:
             raise InvalidInput(f"backfill of {group.name!r}: start {start:%F %T} is not before end {end:%F %T}")
         inputs = self._inputs(group)
         spans = {name: (None, item.version()) for name, item in inputs.items()}
-        plan = Plan(state.opened + 1, "backfill", stamp, state.stamp, spans, [])
+        plan = Plan(state.opened + 1, "backfill", stamp, state.stamp, spans, [], {_VERSION: group.version})
+        wait = duration(group.settle or "0s")
+        if done is not None and _covers(done, plan, (start, end), end + wait):
+            return MaterializationRun(group.name, done.number, finished, state.version)
         return self._run(group, table, self._with_chunks(inputs, plan, start, end), progress, finished)
 
     def _inputs(self, group: FeatureGroup) -> dict[str, Input]:
@@ -91,9 +96,12 @@ class Materializer:
         now = self._clock()
         return now if last is None else max(now, last + TICK)
 
-    def _finish_open(self, group: FeatureGroup, table: FeatureTable, progress: Progress | None) -> int:
+    def _finish_open(
+        self, group: FeatureGroup, table: FeatureTable, progress: Progress | None
+    ) -> tuple[Plan | None, int]:
+        """Finish the plan that a killed run left open: that plan, and how many rows were still to append."""
         plan = table.unfinished()
-        return 0 if plan is None else self._run(group, table, plan, progress, 0, opened=True).rows
+        return plan, 0 if plan is None else self._run(group, table, plan, progress, 0, opened=True).rows
 
     def _due(self, group: FeatureGroup, inputs: dict[str, Input], plan: Plan) -> bool:
         """Whether an incremental run can find anything: a new commit, or rows that time made due."""
@@ -133,7 +141,7 @@ class Materializer:
                 filled = 0
             filled += rows
         chunks = list(zip(cuts, [*cuts[1:], end], strict=True))
-        return Plan(plan.number, plan.kind, plan.stamp, plan.previous, plan.sources, chunks)
+        return replace(plan, chunks=chunks)
 
     def _run(
         self,
@@ -154,8 +162,7 @@ class Materializer:
             if not table.has_chunk(plan, number):
                 interval = Interval(start, end, plan.stamp)
                 rows = self._chunk(group, table, inputs, plan, interval, scope)
-                table.append(plan, number, rows)
-                appended += rows.height
+                appended += rows.height if table.append(plan, number, rows) else 0
             if progress is not None:
                 progress(number + 1, len(plan.chunks))
         moved = {name: version for name, (_, version) in plan.sources.items() if version is not None}
@@ -239,6 +246,23 @@ class Materializer:
             there = [i.scan(versions[n], plan.stamp, start, interval.end, scope).select(by) for n, i in inputs.items()]
             scope = pl.concat(there).unique().collect()
         return {n: i.scan(versions[n], plan.stamp, scope=scope) for n, i in inputs.items()}, scope
+
+
+def _settled(group: FeatureGroup, table: FeatureTable) -> TableState:
+    """The table's state while no plan is open; raises ConcurrentRun where another run is at work."""
+    state = table.state()
+    if state.opened > state.closed:
+        raise ConcurrentRun(f"feature group {group.name!r}: another run is at work on it; run again when it is done")
+    return state
+
+
+def _covers(done: Plan, plan: Plan, interval: tuple[datetime, datetime], settled: datetime) -> bool:
+    """Whether a plan that was just finished did all that ``plan`` would do in an interval.
+
+    ``settled`` is the moment after which the passing of time brings nothing more into it.
+    """
+    same = (done.kind, done.sources, done.details) == (plan.kind, plan.sources, plan.details)
+    return same and (done.chunks[0][0], done.chunks[-1][1]) == interval and settled <= done.stamp
 
 
 def scope_columns(group: FeatureGroup) -> list[str]:

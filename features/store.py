@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Mapping, Sequence
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from types import TracebackType
 from typing import Any, Self
 
@@ -24,13 +24,13 @@ from features.retrieval import HistoricalRetrieval, Pins, TrainingSet
 from features.source import BOOKKEEPING, EVENT_DATE, FILE_SHA256, INGESTED_AT, RECORD_OFFSET, Source
 from features.stores import OfflineStore, OnlineStore
 from features.sync import Syncer, SyncRun
-from features.times import UTC_US, Clock, as_utc, utc_now
+from features.times import TICK, UTC_US, Clock, as_utc, utc_now
 
 
 def ingestion_stamp(offline: OfflineStore, source: str, now: datetime) -> datetime:
     """When rows written now are taken in: after all rows before them, whatever the clock does."""
     last = offline.last_ingested(source)
-    return now if last is None else max(now, last + timedelta(microseconds=1))
+    return now if last is None else max(now, last + TICK)
 
 
 class FeatureStore:
@@ -178,7 +178,7 @@ class FeatureStore:
         if same.is_empty():
             row = {"name": known.name, "version": known.version, "fingerprint": mark, "applied_at": self.now()}
             frame = pl.DataFrame([row | {"definition": json.dumps(describe_group(known))}])
-            self.offline.record_definition(frame.cast({"applied_at": UTC_US}), number=applied.height + 1)
+            self.offline.record_definition(frame.cast({"applied_at": UTC_US}))
         elif mark not in same["fingerprint"]:
             raise DefinitionChanged(
                 f"feature group {known.name!r} differs from what was applied as {known.version}: "

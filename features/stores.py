@@ -105,7 +105,7 @@ class OfflineStore(Protocol):
         """A source's rows, bookkeeping included, at a version; dates are inclusive bounds; None without a table."""
 
     def source_changes(self, name: str, after: int | None, through: int, columns: Sequence[str]) -> pl.DataFrame:
-        """The distinct values of columns in rows that commits (after, through] added."""
+        """The distinct values of columns in rows that commits (after, through] added or deleted."""
 
     def feature_table(self, table_id: str, columns: Mapping[str, DataType], keys: Sequence[str]) -> FeatureTable:
         """The table of a group's major version, created (or widened by new columns) when needed."""
@@ -122,8 +122,8 @@ class OfflineStore(Protocol):
     def definitions(self) -> pl.DataFrame:
         """Every applied group definition: name, version, fingerprint, definition (JSON), applied_at."""
 
-    def record_definition(self, row: pl.DataFrame, *, number: int) -> None:
-        """Append an applied definition; ``number`` is how many there were before, plus one."""
+    def record_definition(self, row: pl.DataFrame) -> None:
+        """Append an applied definition (one row), once per name and version."""
 
     def publish_log_version(self) -> int | None:
         """The newest version of the publish log."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import polars as pl
 
@@ -12,7 +12,7 @@ from features.errors import InvalidInput
 from features.feature_group import FeatureGroup
 from features.feature_rows import CREATED, DELETED, EPOCH, EVENT, PLAN, winners
 from features.stores import OfflineStore, OnlineStore, Publication
-from features.times import UTC_US, Clock
+from features.times import TICK, UTC_US, Clock
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Syncer:
         """Now, but after every publication of the group so far, whatever the clock does."""
         now = self._clock()
         earlier = [p.published_at for p in self._online.publications(group.table_id)]
-        return max([now, *(e + timedelta(microseconds=1) for e in earlier[-1:])])
+        return max([now, *(e + TICK for e in earlier[-1:])])
 
     def _copy_publications(self, group: FeatureGroup) -> None:
         """Copy to the offline log what the online store published and the log does not have."""

@@ -17,6 +17,9 @@ Clock = Callable[[], datetime]
 """Returns the present moment as an aware datetime."""
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+TICK = timedelta(microseconds=1)
+"""The least time between two stamps."""
+
 _UNITS = {"w": 604_800_000_000, "d": 86_400_000_000, "h": 3_600_000_000, "m": 60_000_000}
 _UNITS |= {"s": 1_000_000, "ms": 1_000, "us": 1}
 _PART = re.compile(r"(\d+)(ms|us|[wdhms])")

@@ -1,7 +1,9 @@
 """Ingestion: new files by content, each exactly once, judged, split and landed in bronze.
 
 Whatever is killed or repeated, a file's rows land once: a batch's files are frozen when it is opened,
-every table takes the batch in one commit under the batch's number, and the ledger closes it.
+every table takes the batch in one commit under the batch's number, and the ledger closes it. A file that
+is gone or changed before the run that finishes its batch comes to read it cannot be completed: the ledger
+rejects it, then what an earlier run landed of it is deleted, and it is taken anew when it comes again.
 """
 
 from __future__ import annotations
@@ -15,18 +17,17 @@ from pathlib import Path
 import polars as pl
 
 from expectations.gate import validate
-from expectations.quarantine import REASONS
 from expectations.result import BatchVerdict, FileVerdict, Severity
 from expectations.rules import Suite
 from expectations.suites import suite_for
-from features.entity import DataType
 from features.errors import InvalidInput, UnreadableFile
 from features.registry import Registry
-from features.source import BOOKKEEPING, EVENT_DATE, FILE_SHA256, INGESTED_AT, Source
+from features.source import EVENT_DATE, FILE_SHA256, INGESTED_AT, Source
 from features.store import ingestion_stamp
-from features.times import UTC_US, Clock
+from features.times import TICK, UTC_US, Clock
+from infra.landing import Landing
 from infra.ledger import INGESTED, REJECTED, TRUNCATED, Batch, Candidate, Entry, Ledger
-from infra.sources.base import Delivery, FileReader, file_sha256
+from infra.sources.base import Delivery, FileReader, file_sha256, unopenable
 from infra.sources.stdf import StdfReader
 from infra.sources.tabular import TabularReader
 from infra.storage.delta import DeltaLake
@@ -35,19 +36,6 @@ from infra.wiring import Platform
 Progress = Callable[[int, int], None]
 """Told (files done, files in all)."""
 
-APP_ID = "ingest"
-VERDICTS = "quality/verdicts"
-_VERDICT_COLUMNS: dict[str, DataType] = {
-    FILE_SHA256: pl.String(),
-    "source": pl.String(),
-    "rule": pl.String(),
-    "severity": pl.String(),
-    "column": pl.String(),
-    "failed": pl.Int64(),
-    "checked": pl.Int64(),
-    "message": pl.String(),
-    "judged_at": UTC_US,
-}
 READ_THREADS = 2
 
 
@@ -65,7 +53,11 @@ class IngestResult:
 
 
 class Ingestor:
-    """Takes files into bronze; one per home at a time, a second one fails clearly and loses nothing."""
+    """Takes files into bronze.
+
+    One per home at a time: a second one helps to finish the batch that is open, then fails with
+    ConcurrentRun if the first one goes on; nothing lands twice and nothing is lost.
+    """
 
     def __init__(
         self,
@@ -85,6 +77,7 @@ class Ingestor:
         self._suites = suites
         self._clock = clock
         self._ledger = Ledger(lake)
+        self._landing = Landing(lake, registry)
         self._batch_files = batch_files
         self._batch_bytes = batch_bytes
 
@@ -94,18 +87,21 @@ class Ingestor:
         """Take in every new file at or below the paths.
 
         STDF files feed their three sources; others need ``source`` or lie in a folder named after one.
-        Raises InvalidInput only where no path was any use.
+        Raises InvalidInput only where no path was any use, ConcurrentRun where another ingest goes on.
         """
         done = []
-        if (open_batch := self._ledger.unfinished()) is not None:
-            done.append(self._take(open_batch))
+        last, unfinished = self._ledger.last()
+        if unfinished is not None:
+            done.append(self._take(unfinished, resumed=True))
+        else:
+            self._settle(self._ledger.batch_entries(last))
         files, problems = self._files(paths, source)
-        candidates, known = self._new(files)
-        if not files and problems:
+        candidates, known = self._new(files, problems)
+        if problems and not candidates and not known:
             raise InvalidInput("; ".join(problems))
         taken = 0
-        for group in self._batches(candidates):
-            done.append(self._take(self._ledger.open(group, self._stamp())))
+        for number, group in enumerate(self._batches(candidates), last + 1):
+            done.append(self._take(self._ledger.open(number, group, self._stamp())))
             taken += len(group)
             if progress is not None:
                 progress(taken, len(candidates))
@@ -147,17 +143,23 @@ class Ingestor:
         # A single file given by hand without a telling name is tried as STDF: its bytes decide.
         return None if searched or file.suffix in {".csv", ".parquet", ".ndjson", ".jsonl"} else ""
 
-    def _new(self, files: Sequence[tuple[Path, str | None]]) -> tuple[list[Candidate], int]:
-        """Of the files those whose content the ledger does not know, each content once."""
+    def _new(self, files: Sequence[tuple[Path, str | None]], problems: list[str]) -> tuple[list[Candidate], int]:
+        """Of the files those whose content the ledger does not know, each content once; and how many it knows.
+
+        A file that cannot be opened is added to the problems: it is tried again by the next ingest.
+        """
         with ThreadPoolExecutor(READ_THREADS) as pool:
-            hashes = list(pool.map(lambda item: file_sha256(item[0]), files))
+            found = list(pool.map(lambda item: _candidate(*item), files))
         seen = self._ledger.known()
         fresh = []
-        for (path, source), sha256 in zip(files, hashes, strict=True):
-            if sha256 not in seen:
-                seen.add(sha256)
-                fresh.append(Candidate(str(path.resolve()), sha256, path.stat().st_size, source))
-        return fresh, len(files) - len(fresh)
+        for candidate in found:
+            if isinstance(candidate, UnreadableFile):
+                problems.append(candidate.reason)
+            elif candidate.sha256 not in seen:
+                seen.add(candidate.sha256)
+                fresh.append(candidate)
+        unreadable = sum(isinstance(candidate, UnreadableFile) for candidate in found)
+        return fresh, len(files) - len(fresh) - unreadable
 
     def _batches(self, candidates: Sequence[Candidate]) -> Iterable[list[Candidate]]:
         batch: list[Candidate] = []
@@ -171,7 +173,7 @@ class Ingestor:
         if batch:
             yield batch
 
-    def _take(self, batch: Batch) -> pl.DataFrame:
+    def _take(self, batch: Batch, *, resumed: bool = False) -> pl.DataFrame:
         """Read, judge and land a batch; every step is done at most once per batch number."""
         with ThreadPoolExecutor(READ_THREADS) as pool:
             read = list(pool.map(self._read, batch.files))
@@ -180,27 +182,49 @@ class Ingestor:
         names = list(dict.fromkeys(name for delivery in deliveries.values() for name in delivery.tables))
         verdicts = {name: self._judge(name, deliveries, batch) for name in names}
         blocked = {sha for verdict in verdicts.values() for sha in verdict.blocked}
-        for name, verdict in verdicts.items():
-            self._land(name, verdict, blocked, batch)
-        self._record_verdicts(verdicts, batch)
-        versions = {name: v for name in names if (v := self._lake.source_version(name)) is not None}
+        landed = [
+            one for n, verdict in verdicts.items() for one in self._landing.land(n, verdict, blocked, batch.number)
+        ]
+        self._landing.record(verdicts, batch.number, batch.ingested_at)
+        hashes = [file.sha256 for file in batch.files]
+        for sha in self._landing.disputed(hashes, landed, batch.number, resumed=resumed):
+            failures[sha] = _Gone("an earlier run read something else, of which nothing is kept; deliver it again")
         entries = [_entry(f, deliveries.get(f.sha256), failures.get(f.sha256), verdicts) for f in batch.files]
-        return self._ledger.close(batch, entries, versions)
+        rows = self._ledger.close(batch, entries, self._landing.versions(names, landed))
+        self._settle(rows)
+        return rows
+
+    def _settle(self, entries: pl.DataFrame) -> None:
+        """Delete what landed of a batch's files that, by the ledger, are to be delivered again.
+
+        The ledger decides first: a run that is killed here leaves the rest to the next one.
+        """
+        gone = entries.filter(pl.col("redeliver"))
+        if not gone.is_empty():
+            self._landing.withdraw(gone["file_sha256"].to_list(), gone["ingested_at"][0])
 
     def _stamp(self) -> datetime:
-        """When a batch is taken in: after everything that any source got before."""
-        now = self._clock()
-        return max((ingestion_stamp(self._lake, name, now) for name in self._registry.sources), default=now)
+        """When a batch is taken in: after every batch and everything that any source got before."""
+        now, newest = self._clock(), self._ledger.newest_stamp()
+        stamps = [ingestion_stamp(self._lake, name, now) for name in self._registry.sources]
+        return max([now, *stamps, *([newest + TICK] if newest is not None else [])])
 
     def _read(self, file: Candidate) -> Delivery | UnreadableFile:
         path = Path(file.path)
         reader = self._stdf if file.source is None else self._tabular(self._registry.source(file.source))
+        delivery: Delivery | UnreadableFile
         try:
-            if file_sha256(path) != file.sha256:
-                return UnreadableFile("its content changed after it was listed; deliver it again")
             delivery = reader.read(path)
         except UnreadableFile as error:
-            return error
+            delivery = error
+        try:
+            # Afterwards: what was read is what was listed only if the file is still that.
+            if file_sha256(path) != file.sha256:
+                return _Gone("its content changed after it was listed; deliver it again")
+        except UnreadableFile as error:
+            return _Gone(f"{error.reason}, though it was there when it was listed; deliver it again")
+        if isinstance(delivery, UnreadableFile):
+            return delivery
         tables = {name: rows for name, rows in delivery.tables.items() if name in self._registry.sources}
         if not tables:
             return UnreadableFile(f"it feeds {sorted(delivery.tables)}, none of which the registry has")
@@ -220,28 +244,19 @@ class Ingestor:
         files = [sha for sha, delivery in deliveries.items() if name in delivery.tables]
         return validate(self._suites(source), rows, files=files)
 
-    def _land(self, name: str, verdict: BatchVerdict, blocked: set[str], batch: Batch) -> None:
-        """Append a source's valid rows to bronze and its rejected ones to quarantine."""
-        dtypes = {**self._registry.source(name).dtypes, **BOOKKEEPING}
-        lands = ~pl.col(FILE_SHA256).is_in(blocked)
-        rejected = verdict.split.rejected.filter(lands).select(*dtypes, *REASONS)
-        if not rejected.is_empty():
-            self._lake.append_log(f"quarantine/{name}", rejected, app_id=APP_ID, number=batch.number)
-        valid = verdict.split.valid.filter(lands).select(list(dtypes))
-        if not valid.is_empty():
-            self._lake.append_source(name, valid, app_id=APP_ID, number=batch.number, dtypes=dtypes)
 
-    def _record_verdicts(self, verdicts: Mapping[str, BatchVerdict], batch: Batch) -> None:
-        """Keep every finding: the reports' memory."""
-        rows = [
-            (sha, name, f.rule, f.severity.label, f.column, f.failed, f.checked, f.message, batch.ingested_at)
-            for name, verdict in verdicts.items()
-            for sha, file in verdict.files.items()
-            for f in file.findings
-        ]
-        if rows:
-            frame = pl.DataFrame(rows, schema=_VERDICT_COLUMNS, orient="row")
-            self._lake.append_log(VERDICTS, frame, app_id=APP_ID, number=batch.number)
+class _Gone(UnreadableFile):
+    """A file of a batch that is no longer what was listed: nothing is said of its content."""
+
+
+def _candidate(path: Path, source: str | None) -> Candidate | UnreadableFile:
+    """The file as a batch lists it, or why it cannot be opened."""
+    try:
+        return Candidate(str(path.resolve()), file_sha256(path), path.stat().st_size, source)
+    except UnreadableFile as error:
+        return error
+    except OSError as error:
+        return unopenable(path, error)
 
 
 def _entry(
@@ -251,9 +266,10 @@ def _entry(
     verdicts: Mapping[str, BatchVerdict],
 ) -> Entry:
     """What the ledger says of one file."""
-    if delivery is None:
-        reason = failure.reason if failure else "could not be read"
-        return Entry(file, REJECTED, reason, failure.offset if failure else None, Severity.CRITICAL.label)
+    if failure is not None or delivery is None:
+        reason, offset = (failure.reason, failure.offset) if failure else ("could not be read", None)
+        gone = isinstance(failure, _Gone)
+        return Entry(file, REJECTED, reason, offset, Severity.CRITICAL.label, redeliver=gone)
     judged = {name: verdicts[name].files[file.sha256] for name in delivery.tables}
     worst = max((v.severity for v in judged.values() if v.severity is not None), default=None)
     if any(verdict.blocked for verdict in judged.values()):

@@ -15,7 +15,7 @@ from pathlib import Path
 import polars as pl
 
 from features.entity import DataType
-from features.errors import StorageError
+from features.errors import ConcurrentRun, StorageError
 from features.times import UTC_US
 from infra.storage.delta import DeltaLake
 from infra.storage.delta_io import translated
@@ -38,10 +38,12 @@ COLUMNS: dict[str, DataType] = {
     "versions": pl.String(),
     "plan": pl.Int64(),
     "ingested_at": UTC_US,
+    "redeliver": pl.Boolean(),
 }
 """Ledger columns. ``offset`` is the byte in the decompressed stream where a cut or corrupt file ends;
 ``delivered`` (JSON) counts the rows per source, quarantined ones included; ``versions`` (JSON) are the
-Delta versions of the tables after the file landed."""
+Delta versions of the tables after the file landed; ``redeliver`` marks a rejected file that was not judged
+by its content, but gone or changed before it had landed: the same content is taken when it comes again."""
 
 INGESTED = "ingested"
 TRUNCATED = "truncated"
@@ -69,6 +71,7 @@ class Entry:
     severity: str | None = None
     quarantined: int = 0
     delivered: Mapping[str, int] = field(default_factory=dict)
+    redeliver: bool = False
 
 
 @dataclass(frozen=True)
@@ -94,14 +97,49 @@ class Ledger:
     def known(self) -> set[str]:
         """The hashes of the files that need no second look."""
         frame = self._table.scan()
-        return set() if frame is None else set(frame.select("file_sha256").collect().to_series())
+        if frame is None:
+            return set()
+        return set(frame.filter(~pl.col("redeliver")).select("file_sha256").collect().to_series())
 
-    def unfinished(self) -> Batch | None:
-        """The batch that is open, if any."""
+    def newest_stamp(self) -> datetime | None:
+        """When the newest batch that was closed was taken in; None for none."""
+        frame = self._table.scan()
+        return None if frame is None else frame.select(pl.col("ingested_at").max()).collect().item()
+
+    def last(self) -> tuple[int, Batch | None]:
+        """The newest batch's number (0: there was none), and the batch itself while it is open."""
+        self._table.handle()
+        number = max(self._table.reached("plan"), 0)
+        return number, None if max(self._table.reached("done"), 0) >= number else self._batch(number)
+
+    def open(self, number: int, files: Sequence[Candidate], ingested_at: datetime) -> Batch:
+        """Freeze a batch; raises ConcurrentRun if another process opened one of that number first.
+
+        ``number`` follows the last one that was there before the files were looked up as unknown: so no
+        batch in between can have held one of them.
+        """
+        batch = Batch(number, files, ingested_at)
+        content = {"number": number, "ingested_at": ingested_at.isoformat(), "files": [asdict(f) for f in files]}
+        metadata = {_PLAN: json.dumps(content)}
+        if self._table.append_once(pl.DataFrame(schema=COLUMNS), "plan", number, metadata=metadata) is None:
+            raise ConcurrentRun("another ingest began in the meantime and goes on; run again for what it leaves")
+        return batch
+
+    def close(self, batch: Batch, entries: Sequence[Entry], versions: Mapping[str, int]) -> pl.DataFrame:
+        """Write the batch's rows and close it, in one commit, unless another process did; the rows that stand."""
+        rows = pl.DataFrame([_row(batch, entry, versions) for entry in entries], schema=COLUMNS, orient="row")
+        if self._table.append_once(rows, "done", batch.number) is None:
+            return self.batch_entries(batch.number)
+        return rows
+
+    def batch_entries(self, number: int) -> pl.DataFrame:
+        """The rows of one batch; none while it is open."""
+        return self.entries().filter(pl.col("plan") == number)
+
+    def _batch(self, number: int) -> Batch:
+        """The batch of that number, as it was frozen."""
         handle = self._table.handle()
-        if handle is None or self._table.reached("plan") <= self._table.reached("done"):
-            return None
-        number = self._table.reached("plan")
+        assert handle is not None  # a batch was opened
         with translated(self._table.uri):
             for limit in (16, None):  # an open plan is at the end of the log
                 for commit in handle.history(limit):
@@ -109,22 +147,6 @@ class Ledger:
                         files = [Candidate(**file) for file in content["files"]]
                         return Batch(number, files, datetime.fromisoformat(content["ingested_at"]))
         raise StorageError(f"{self._table.uri}: ingest plan {number} is not in the log; was its log cleaned up?")
-
-    def open(self, files: Sequence[Candidate], ingested_at: datetime) -> Batch:
-        """Freeze a batch; raises ConcurrentRun if another process opened one first."""
-        self._table.ensure(COLUMNS)
-        batch = Batch(max(self._table.reached("plan"), 0) + 1, files, ingested_at)
-        content = {"number": batch.number, "ingested_at": ingested_at.isoformat(), "files": [asdict(f) for f in files]}
-        self._table.append(pl.DataFrame(schema=COLUMNS), {"plan": batch.number}, {_PLAN: json.dumps(content)})
-        return batch
-
-    def close(self, batch: Batch, entries: Sequence[Entry], versions: Mapping[str, int]) -> pl.DataFrame:
-        """Write the batch's rows and close it, in one commit; returns the rows."""
-        rows = pl.DataFrame([_row(batch, entry, versions) for entry in entries], schema=COLUMNS, orient="row")
-        self._table.handle()
-        if self._table.reached("done") < batch.number:
-            self._table.append(rows, {"done": batch.number})
-        return rows
 
 
 def _row(batch: Batch, entry: Entry, versions: Mapping[str, int]) -> dict[str, object]:
@@ -145,4 +167,5 @@ def _row(batch: Batch, entry: Entry, versions: Mapping[str, int]) -> dict[str, o
         "versions": json.dumps(landed),
         "plan": batch.number,
         "ingested_at": batch.ingested_at,
+        "redeliver": entry.redeliver,
     }

@@ -25,7 +25,7 @@ from features.feature_rows import EVENT
 from features.model import ModelSpec
 from features.source import EVENT_DATE, Source
 from features.times import UTC_US, duration, to_micros
-from infra.ingest import VERDICTS
+from infra.landing import VERDICTS
 from infra.ledger import REJECTED, TRUNCATED, Ledger
 from infra.model_runs import judged
 from infra.reports.nightly_report import (

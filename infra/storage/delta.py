@@ -93,7 +93,7 @@ class DeltaLake:
         return self.table(f"bronze/{name}").scan(version, since, until)
 
     def source_changes(self, name: str, after: int | None, through: int, columns: Sequence[str]) -> pl.DataFrame:
-        """The distinct values of columns in rows that commits (after, through] added."""
+        """The distinct values of columns in rows that commits (after, through] added or deleted."""
         return self.table(f"bronze/{name}").changes(after, through, columns)
 
     def feature_table(self, table_id: str, columns: Mapping[str, DataType], keys: Sequence[str]) -> DeltaFeatureTable:
@@ -120,9 +120,10 @@ class DeltaLake:
         frame = self.scan_log(DEFINITIONS)
         return pl.DataFrame(schema=_DEFINITION_COLUMNS) if frame is None else frame.collect()
 
-    def record_definition(self, row: pl.DataFrame, *, number: int) -> None:
-        """Append an applied definition; ``number`` is how many there were before, plus one."""
-        self.append_log(DEFINITIONS, row.select(list(_DEFINITION_COLUMNS)), app_id="definitions", number=number)
+    def record_definition(self, row: pl.DataFrame) -> None:
+        """Append an applied definition (one row), once per name and version."""
+        app_id = f"definition:{row['name'].item()}:{row['version'].item()}"
+        self.append_log(DEFINITIONS, row.select(list(_DEFINITION_COLUMNS)), app_id=app_id, number=1)
 
     def publish_log_version(self) -> int | None:
         """The newest version of the publish log."""

@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 
 from features.entity import DataType
-from features.errors import StorageError
+from features.errors import ConcurrentRun, StorageError
 from features.feature_rows import table_columns
 from features.source import EVENT_DATE
 from features.stores import Plan, TableState
@@ -55,8 +55,9 @@ class DeltaFeatureTable:
 
     def open_plan(self, plan: Plan) -> None:
         """Freeze a plan; raises ConcurrentRun if another runner opened one first."""
-        transactions = {"plan": plan.number, "stamp": to_micros(plan.stamp)}
-        self._table.append(self._empty(), transactions, {_PLAN: json.dumps(_to_json(plan))})
+        marks, content = {"stamp": to_micros(plan.stamp)}, {_PLAN: json.dumps(_to_json(plan))}
+        if self._table.append_once(self._empty(), "plan", plan.number, marks=marks, metadata=content) is None:
+            raise ConcurrentRun(f"{self._table.uri}: another run opened plan {plan.number} first; run again")
 
     def unfinished(self) -> Plan | None:
         """The plan that is open, if any."""
@@ -76,21 +77,17 @@ class DeltaFeatureTable:
 
     def append(self, plan: Plan, chunk: int, rows: pl.DataFrame) -> bool:
         """Append a chunk's rows exactly once; False if it was there already."""
-        if self.has_chunk(plan, chunk):
-            return False
         dated = rows.with_columns(pl.col("event_timestamp").dt.date().alias(EVENT_DATE)).select(list(self._columns))
-        self._table.append(dated, {f"chunk:{chunk}": plan.number})
-        return True
+        return self._table.append_once(dated, f"chunk:{chunk}", plan.number) is not None
 
     def has_chunk(self, plan: Plan, chunk: int) -> bool:
         """Whether a chunk of the plan was committed."""
-        self._table.handle()
-        return self._table.reached(f"chunk:{chunk}") >= plan.number
+        return self._table.took(f"chunk:{chunk}", plan.number)
 
     def close_plan(self, plan: Plan, cursors: Mapping[str, int]) -> None:
-        """Close the plan and move the cursors in one commit."""
+        """Close the plan and move the cursors in one commit, unless another run did."""
         moved = {_CURSOR + source: version for source, version in cursors.items()}
-        self._table.append(self._empty(), {"done": plan.number, **moved})
+        self._table.append_once(self._empty(), "done", plan.number, marks=moved)
 
     def scan(self, version: int | None = None, since: date | None = None, until: date | None = None) -> pl.LazyFrame:
         """All rows, those of a plan still open included; dates are inclusive bounds."""

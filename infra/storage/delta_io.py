@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import date
+from datetime import date, datetime
+from typing import TypeVar
 
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction, write_deltalake
@@ -14,6 +16,8 @@ from features.entity import DataType
 from features.errors import ConcurrentRun, StorageError
 from features.source import EVENT_DATE
 
+T = TypeVar("T")
+
 TABLE_PROPERTIES = {
     "delta.enableChangeDataFeed": "true",
     # Audits reach back years; Delta's defaults are 30 and 7 days.
@@ -22,8 +26,8 @@ TABLE_PROPERTIES = {
 }
 
 
-RACES = 20
-"""How often an append is tried again after another writer's commit came in between."""
+RACES = 100
+"""How often a commit is tried again after another writer's came in between; each loss is another's progress."""
 
 
 @contextmanager
@@ -38,17 +42,32 @@ def translated(what: str) -> Iterator[None]:
         raise StorageError(f"{what}: {reason}; check that the folder or bucket can be reached and written") from error
 
 
+def among(column: str, values: Collection[str | datetime]) -> str:
+    """The SQL predicate that ``column`` is one of ``values``; the only place that writes SQL.
+
+    >>> print(among("name", ["O'Hara", "x"]))
+    "name" IN ('O''Hara', 'x')
+    """
+    texts = [value.isoformat() if isinstance(value, datetime) else value for value in values]
+    quoted = ", ".join("'" + text.replace("'", "''") + "'" for text in texts)
+    return '"' + column.replace('"', '""') + f'" IN ({quoted})'
+
+
 class Table:
-    """A Delta table at a place, existing or not yet; one handle for checks and writes."""
+    """A Delta table at a place, existing or not yet; one handle for checks and writes.
+
+    Threads may share it: no other thread can move the handle between a check and its write.
+    """
 
     def __init__(self, uri: str, storage_options: Mapping[str, str] | None = None) -> None:
         self.uri = uri
         self._options = dict(storage_options or {})
         self._handle: DeltaTable | None = None
+        self._lock = threading.RLock()
 
     def handle(self) -> DeltaTable | None:
         """The handle at its newest version, or None while the table does not exist."""
-        with translated(self.uri):
+        with self._lock, translated(self.uri):
             if self._handle is not None:
                 self._handle.update_incremental()
                 return self._handle
@@ -56,7 +75,7 @@ class Table:
                 self._handle = DeltaTable(self.uri, storage_options=self._options)
             except TableNotFoundError:
                 return None
-        return self._handle
+            return self._handle
 
     def version(self) -> int | None:
         """The newest version, or None while the table does not exist."""
@@ -65,41 +84,7 @@ class Table:
 
     def ensure(self, columns: Mapping[str, DataType], partition_by: list[str] | None = None) -> DeltaTable:
         """The handle; the table is created, or widened by columns that are new."""
-        handle = self.handle()
-        empty = pl.DataFrame(schema=dict(columns))
-        with translated(self.uri):
-            if handle is None:
-                schema = Schema.from_arrow(empty.to_arrow().schema)
-                # "ignore": two processes may create the table at the same moment.
-                handle = DeltaTable.create(
-                    self.uri,
-                    schema=schema,
-                    mode="ignore",
-                    partition_by=partition_by,
-                    configuration=TABLE_PROPERTIES,
-                    storage_options=self._options,
-                )
-                self._handle = handle
-            elif set(columns) - {f.name for f in handle.schema().fields}:
-                write_deltalake(handle, empty, mode="append", schema_mode="merge")
-        return handle
-
-    def append(
-        self, rows: pl.DataFrame, transactions: Mapping[str, int], metadata: Mapping[str, str] | None = None
-    ) -> None:
-        """Append rows and move app ids to their numbers in one commit; ConcurrentRun if that was lost.
-
-        The caller has checked the numbers on this same handle (``reached``).
-        """
-        handle = self._handle
-        if handle is None:
-            raise StorageError(f"{self.uri}: append before the table was ensured")
-        properties = CommitProperties(
-            custom_metadata=dict(metadata or {}),
-            app_transactions=[Transaction(app, number) for app, number in transactions.items()],
-        )
-        with translated(self.uri):
-            write_deltalake(handle, rows, mode="append", commit_properties=properties)
+        return self._racing(lambda: self._ensured(columns, partition_by))
 
     def append_once(
         self,
@@ -109,24 +94,79 @@ class Table:
         *,
         partition_by: list[str] | None = None,
         marks: Mapping[str, int] | None = None,
+        metadata: Mapping[str, str] | None = None,
     ) -> int | None:
         """Append rows unless ``app_id`` has reached ``number``; the new version, or None if it had.
 
         ``marks`` are app ids raised to at least these numbers along with it. A race lost to a process
         doing the same step counts as done; one lost over a mark is run again.
         """
-        for _ in range(RACES):
-            handle = self.ensure(rows.schema, partition_by)
+
+        def step() -> int | None:
+            handle = self._ensured(rows.schema, partition_by)
             if self.reached(app_id) >= number:
                 return None
             raised = {mark: max(self.reached(mark), value) for mark, value in (marks or {}).items()}
+            properties = CommitProperties(
+                custom_metadata=dict(metadata or {}),
+                app_transactions=[Transaction(app, n) for app, n in {app_id: number, **raised}.items()],
+            )
+            write_deltalake(handle, rows, mode="append", commit_properties=properties)
+            return handle.version()
+
+        return self._racing(step)
+
+    def took(self, app_id: str, number: int) -> bool:
+        """Whether the table exists and ``app_id`` has reached ``number`` in its newest version."""
+        with self._lock:
+            return self.handle() is not None and self.reached(app_id) >= number
+
+    def delete(self, where: Mapping[str, Collection[str | datetime]]) -> None:
+        """Delete the rows whose value in each of these columns is one of those given, if there are any.
+
+        The change feed tells of them.
+        """
+        present = self.scan()
+        matching = pl.all_horizontal(pl.col(column).is_in(list(values)) for column, values in where.items())
+        if present is None or present.filter(matching).head(1).collect().is_empty():
+            return
+        predicate = " AND ".join(among(column, values) for column, values in where.items())
+
+        def step() -> None:
+            handle = self.handle()
+            assert handle is not None  # it was just scanned
+            handle.delete(predicate)
+
+        self._racing(step)
+
+    def _ensured(self, columns: Mapping[str, DataType], partition_by: list[str] | None) -> DeltaTable:
+        handle = self.handle()
+        empty = pl.DataFrame(schema=dict(columns))
+        if handle is None:
+            # "ignore": two processes may create the table at the same moment.
+            handle = DeltaTable.create(
+                self.uri,
+                schema=Schema.from_arrow(empty.to_arrow().schema),
+                mode="ignore",
+                partition_by=partition_by,
+                configuration=TABLE_PROPERTIES,
+                storage_options=self._options,
+            )
+            self._handle = handle
+        elif set(columns) - {f.name for f in handle.schema().fields}:
+            write_deltalake(handle, empty, mode="append", schema_mode="merge")
+        return handle
+
+    def _racing(self, step: Callable[[], T]) -> T:
+        """What ``step`` returns, run again from the newest version while other writers commit first."""
+        lost: ConcurrentRun | None = None
+        for _ in range(RACES):
             try:
-                self.append(rows, {app_id: number, **raised})
-            except ConcurrentRun:
-                self._handle = None
-            else:
-                return handle.version()
-        raise ConcurrentRun(f"{self.uri}: {RACES} races for a commit were lost to other writers; run again")
+                with self._lock, translated(self.uri):
+                    return step()
+            except ConcurrentRun as error:
+                lost = error
+        raise ConcurrentRun(f"{self.uri}: {RACES} races for a commit were lost to other writers; run again") from lost
 
     def reached(self, app_id: str) -> int:
         """The number that an app id has reached; -1 for none."""
@@ -151,7 +191,7 @@ class Table:
         return frame
 
     def changes(self, after: int | None, through: int, columns: Sequence[str]) -> pl.DataFrame:
-        """The distinct values of columns in rows that commits (after, through] added."""
+        """The distinct values of columns in rows that commits (after, through] added or deleted."""
         if after is None:
             frame = self.scan(through)
             assert frame is not None  # a version was seen

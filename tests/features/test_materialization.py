@@ -197,7 +197,7 @@ def test_an_open_plan_is_finished_by_the_next_run(home):
     with pytest.raises(KeyboardInterrupt):
         home.store.materialize(last_payment, T0, hours(10), progress=die)
     run = home.store.materialize(last_payment, T0, hours(10))
-    assert (run.plan, run.rows) == (2, 0)
+    assert (run.plan, run.rows) == (1, 0)  # it was the same backfill: nothing is left to do
     assert home.rows("last_payment").height == 9
 
 

@@ -34,7 +34,7 @@ def files(home):
     ]
     for day, (delivered, versions) in enumerate(batches):
         candidates = [Candidate(path, f"hash of {path}", 100, None) for path in delivered]
-        batch = ledger.open(candidates, DAY + timedelta(days=day))
+        batch = ledger.open(day + 1, candidates, DAY + timedelta(days=day))
         entries = [
             Entry(candidate, "rejected", "not STDF") if rows is None else Entry(candidate, "ingested", delivered=rows)
             for candidate, rows in zip(candidates, delivered.values(), strict=True)
