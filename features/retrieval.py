@@ -131,6 +131,16 @@ class HistoricalRetrieval:
         return join(asked, available, keys=keys, features=list(wanted), now=now, ttl=group.ttl_span)
 
 
+class _ArrowStream:
+    """Any table by its Arrow stream alone: what Polars does for pandas drops time zones with a warning."""
+
+    def __init__(self, table: Any) -> None:
+        self._table = table
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        return self._table.__arrow_c_stream__(requested_schema)
+
+
 def as_frame(data: Any) -> pl.DataFrame:
     """Entity rows as a Polars frame: from Polars (lazy or not), pandas, Arrow or a list of dicts."""
     if isinstance(data, pl.DataFrame):
@@ -140,7 +150,7 @@ def as_frame(data: Any) -> pl.DataFrame:
     if isinstance(data, Sequence) and not isinstance(data, str | bytes):
         return pl.from_dicts([dict(row) for row in data], infer_schema_length=None) if data else pl.DataFrame()
     try:
-        return pl.DataFrame(data)
+        return pl.DataFrame(_ArrowStream(data) if hasattr(data, "__arrow_c_stream__") else data)
     except (TypeError, ValueError, pl.exceptions.PolarsError) as error:
         kind = type(data).__name__
         raise InvalidInput(f"entity rows are a {kind}: give a Polars, pandas or Arrow table, or dicts") from error

@@ -1,0 +1,242 @@
+"""Retrieval from a real lake and a real online store: shapes, names, statuses, manifests, derived features."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta, timezone
+
+import polars as pl
+import pytest
+
+from features import Entity, Feature, FeatureGroup, FeatureService, FeatureStore, Registry, Source
+from features.content_hash import content_hash
+from features.errors import DefinitionError, InvalidInput, NotRegistered
+from infra.storage.delta import DeltaLake
+from infra.storage.lmdb_store import LmdbOnlineStore
+
+T0 = datetime(2026, 3, 1, tzinfo=UTC)
+ABOUT = {"owner": "o", "description": "d"}
+card = Entity("card", keys={"card_id": pl.Int64})
+shop = Entity("shop", keys={"shop_id": pl.String, "till": pl.Int32})
+payments = Source(
+    "payments",
+    schema={"card_id": pl.Int64, "shop_id": pl.String, "till": pl.Int32, "amount": pl.Float64, "at": pl.Datetime},
+    event_timestamp="at",
+)
+spending = FeatureGroup(
+    "spending",
+    "1.0.0",
+    card,
+    payments,
+    [Feature("amount_last", pl.col("amount")), Feature("large", pl.col("amount") > 50)],
+    grain="event",
+    ttl="10d",
+    derived=[Feature("amount_cents", pl.col("amount_last") * 100)],
+    **ABOUT,
+)
+tills = FeatureGroup(
+    "tills", "1.2.0", shop, payments, [Feature("amount_last", pl.col("amount"))], grain="event", online=True, **ABOUT
+)
+checkout = FeatureService(
+    "checkout",
+    ["spending:amount_last", "spending:large"],
+    request={"basket": pl.Float64},
+    derived=[Feature("basket_ratio", pl.col("basket") / pl.col("amount_last"))],
+    **ABOUT,
+)
+ROWS = [(1, "a", 1, 10.0, T0), (1, "b", 2, 60.0, T0 + timedelta(days=1)), (2, "a", 12, None, T0)]
+REFS = ["spending:amount_last", "spending:large"]
+
+
+@pytest.fixture
+def store(tmp_path):
+    registry = Registry([spending, tills, checkout])
+    with FeatureStore(
+        registry,
+        DeltaLake(tmp_path / "lake"),
+        LmdbOnlineStore(tmp_path / "online"),
+        clock=lambda: T0 + timedelta(days=5),
+    ) as store:
+        store.write_source(payments, pl.DataFrame(ROWS, schema=dict(payments.schema), orient="row"))
+        for group in (spending, tills):
+            store.materialize(group, T0, T0 + timedelta(days=3))
+            store.sync(group)
+        yield store
+
+
+def asked(*rows, **columns):
+    frame = pl.DataFrame(rows, schema={"card_id": pl.Int64, "event_timestamp": pl.Datetime("us", "UTC")}, orient="row")
+    return frame.with_columns(**columns)
+
+
+def test_rows_keep_their_order_number_duplicates_and_own_columns(store):
+    later = T0 + timedelta(days=2)
+    rows = asked((1, later), (9, later), (1, T0), (1, later), (None, later), note=pl.lit("mine"))
+    found = store.get_historical_features(rows, REFS).to_polars()
+    assert found.columns == ["card_id", "event_timestamp", "note", "amount_last", "large"]
+    assert found.select(rows.columns).equals(rows)
+    assert found["amount_last"].to_list() == [60.0, None, 10.0, 60.0, None]
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        (T0 + timedelta(hours=30)).replace(tzinfo=None),
+        (T0 + timedelta(hours=30)).astimezone(timezone(timedelta(hours=-5))),
+        date(2026, 3, 3),
+    ],
+    ids=["naive", "zoned", "date"],
+)
+@pytest.mark.parametrize("unit", ["ms", "us", "ns"])
+def test_moments_may_be_written_in_any_way(store, moment, unit):
+    times = pl.Series("event_timestamp", [moment])
+    times = times.dt.cast_time_unit(unit) if isinstance(times.dtype, pl.Datetime) else times
+    found = store.get_historical_features(pl.DataFrame({"card_id": [1]}).with_columns(times), REFS)
+    assert found.to_polars()["amount_last"].to_list() == [60.0]
+
+
+def test_statuses_say_why_a_value_is_missing(store):
+    rows = asked((1, T0), (2, T0), (9, T0), (1, T0 + timedelta(days=20)))
+    found = store.get_historical_features(rows, REFS)
+    assert found.statuses["amount_last"].to_list() == ["PRESENT", "NULL_VALUE", "NOT_FOUND", "OUTSIDE_MAX_AGE"]
+    assert found.statuses.columns == ["amount_last", "large"]
+
+
+def test_pandas_arrow_and_dicts_are_entity_rows_too(store):
+    rows = asked((1, T0), (2, T0))
+    expected = store.get_historical_features(rows, REFS).to_polars()["amount_last"].to_list()
+    for given in (rows.to_pandas(), rows.to_arrow(), rows.to_dicts(), rows.lazy()):
+        assert store.get_historical_features(given, REFS).to_polars()["amount_last"].to_list() == expected
+    found = store.get_historical_features(rows, REFS)
+    assert found.to_pandas()["amount_last"].tolist()[0] == 10.0
+    assert found.to_arrow().num_rows == found.lazy().collect().height == 2
+
+
+def test_no_entity_rows_give_an_empty_training_set(store):
+    found = store.get_historical_features(asked(), REFS).to_polars()
+    assert found.is_empty()
+    assert found.columns == ["card_id", "event_timestamp", "amount_last", "large"]
+
+
+def test_composite_keys_are_compared_column_by_column(store):
+    rows = pl.DataFrame({"shop_id": ["a", "a", "a1"], "till": [1, 12, 2], "event_timestamp": [T0] * 3})
+    assert store.get_historical_features(rows, ["tills:amount_last"]).to_polars()["amount_last"].to_list() == [
+        10.0,
+        None,
+        None,
+    ]
+    assert store.get_historical_features(rows, ["tills:amount_last"]).statuses["amount_last"].to_list() == [
+        "PRESENT",
+        "NULL_VALUE",
+        "NOT_FOUND",
+    ]
+
+
+def test_names_that_collide_are_refused_until_they_are_full(store):
+    rows = pl.DataFrame({"card_id": [1], "shop_id": ["a"], "till": [1], "event_timestamp": [T0]})
+    both = ["spending:amount_last", "tills:amount_last"]
+    with pytest.raises(DefinitionError, match="full_feature_names=True"):
+        store.get_historical_features(rows, both)
+    found = store.get_historical_features(rows, both, full_feature_names=True).to_polars()
+    assert found.columns[-2:] == ["spending__amount_last", "tills__amount_last"]
+
+
+@pytest.mark.parametrize(
+    ("change", "refs", "error", "message"),
+    [
+        ({}, ["spending:nothing"], NotRegistered, "'spending:nothing' is not defined"),
+        ({}, ["nothing:x"], NotRegistered, "feature group 'nothing' is not registered"),
+        ({}, ["spending"], DefinitionError, "no feature reference"),
+        ({"amount_last": pl.lit(1)}, REFS, InvalidInput, r"already have column\(s\) \['amount_last'\]"),
+        ({"card_id": pl.lit("one")}, REFS, InvalidInput, "does not fit its declared type"),
+        ({"event_timestamp": pl.lit(3)}, REFS, InvalidInput, "not a time"),
+    ],
+)
+def test_wrong_questions_are_refused_by_name(store, change, refs, error, message):
+    with pytest.raises(error, match=message):
+        store.get_historical_features(asked((1, T0)).with_columns(**change), refs)
+    for missing in ("card_id", "event_timestamp"):
+        with pytest.raises(InvalidInput, match=missing):
+            store.get_historical_features(asked((1, T0)).drop(missing), REFS)
+
+
+def test_an_entity_row_of_the_future_sees_what_is_visible_now(store):
+    found = store.get_historical_features(asked((1, T0 + timedelta(days=7))), REFS)
+    assert found.to_polars()["amount_last"].to_list() == [60.0]
+
+
+def test_derived_features_are_equal_offline_and_online(store):
+    rows = asked((1, T0 + timedelta(days=5))).with_columns(basket=pl.lit(30.0))
+    offline = store.get_historical_features(rows, checkout).to_polars()
+    online = store.get_online_features(checkout, [{"card_id": 1}], request={"basket": 30.0}).to_dict()
+    assert offline["basket_ratio"].to_list() == online["basket_ratio"] == [0.5]
+    cents = store.get_online_features(["spending:amount_cents"], [{"card_id": 1}]).to_dict()
+    assert cents == {"card_id": [1], "amount_cents": [6000.0]}
+
+
+def test_request_values_must_be_given(store):
+    with pytest.raises(InvalidInput, match=r"request value\(s\) \['basket'\]"):
+        store.get_online_features(checkout, [{"card_id": 1}])
+    with pytest.raises(InvalidInput, match=r"request value\(s\) \['basket'\]"):
+        store.get_historical_features(asked((1, T0)), checkout)
+
+
+def test_online_answers_carry_status_and_event_time(store):
+    found = store.get_online_features(REFS, [{"card_id": 1}, {"card_id": 9}, {"card_id": 2}]).to_polars()
+    assert found["amount_last"].to_list() == [60.0, None, None]
+    assert found["amount_last__status"].to_list() == ["PRESENT", "NOT_FOUND", "NULL_VALUE"]
+    assert found["amount_last__event_timestamp"].to_list() == [T0 + timedelta(days=1), None, T0]
+
+
+def test_offline_as_of_now_equals_online(store):
+    entities = pl.DataFrame({"card_id": [1, 2, 9]})
+    offline = store.get_historical_features(entities.with_columns(event_timestamp=pl.lit(store.now())), REFS)
+    online = store.get_online_features(REFS, entities).to_polars()
+    for name in ("amount_last", "large"):
+        assert offline.to_polars()[name].equals(online[name])
+        assert offline.statuses[name].equals(online[f"{name}__status"].alias(name))
+
+
+def test_the_manifest_says_what_was_read(store):
+    rows = asked((1, T0))
+    found = store.get_historical_features(rows, REFS)
+    manifest = found.manifest
+    assert manifest["features"] == REFS
+    assert (manifest["history"], manifest["rows"]) == ("backfilled", 1)
+    assert manifest["entity_hash"] == content_hash(rows)
+    assert manifest["content_hash"] == content_hash(found.to_polars())
+    facts = manifest["groups"]["spending"]
+    assert (facts["version"], facts["sources"]) == ("1.0.0", {"payments": 1})
+    again = store.get_historical_features(rows, REFS, pins={"spending": facts["table_version"]})
+    assert again.manifest["content_hash"] == manifest["content_hash"]
+
+
+def test_a_sync_publishes_only_what_is_new(store):
+    assert store.sync(spending).rows == 0
+    late = pl.DataFrame([(1, "a", 1, 99.0, T0 + timedelta(days=4))], schema=dict(payments.schema), orient="row")
+    store.write_source(payments, late)
+    store.materialize_incremental(spending)
+    assert store.get_online_features(REFS, [{"card_id": 1}]).to_dict()["amount_last"] == [60.0]
+    assert store.sync(spending).rows == 1
+    assert store.get_online_features(REFS, [{"card_id": 1}]).to_dict()["amount_last"] == [99.0]
+
+
+def test_an_older_row_never_replaces_a_newer_one_online(store):
+    early = pl.DataFrame([(1, "a", 1, 5.0, T0 - timedelta(days=1))], schema=dict(payments.schema), orient="row")
+    store.write_source(payments, early)
+    store.materialize_incremental(spending)
+    assert store.sync(spending).rows == 0
+    assert store.get_online_features(REFS, [{"card_id": 1}]).to_dict()["amount_last"] == [60.0]
+
+
+@pytest.mark.parametrize("values", [[1.5, None, float("nan")], ["a", None, "b"], [True, None, False], [T0, None, T0]])
+def test_the_content_hash_tells_null_nan_order_and_names_apart(values):
+    frame = pl.DataFrame({"a": values})
+    chunked = pl.concat([frame.slice(0, 1), frame.slice(1)], rechunk=False)
+    assert content_hash(chunked) == content_hash(frame)
+    others = [
+        frame.reverse(),
+        frame.rename({"a": "b"}),
+        frame.head(2),
+        frame.with_columns(pl.col("a").fill_null(values[0])),
+    ]
+    assert len({content_hash(f) for f in [frame, *others]}) == 5 - (values[0] == values[2])
