@@ -1,9 +1,7 @@
-"""What a benchmark returns, and the helper that most of them need."""
+"""What a benchmark returns."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 
@@ -19,14 +17,3 @@ class Measurement:
     unit: str
     baseline: float | None = None
     ratio: float | None = None
-
-
-def best_seconds(work: Callable[[], object], rounds: int = 3) -> float:
-    """The shortest of several runs: what disturbs a run only ever makes it longer."""
-
-    def once() -> float:
-        start = time.perf_counter()
-        work()
-        return time.perf_counter() - start
-
-    return min(once() for _ in range(rounds))
