@@ -1,0 +1,101 @@
+"""Deployments: every flow as something that people start from the Prefect UI, some on a schedule.
+
+Registered from Python and loaded by module, never by path: a flow file loaded by path would put
+``flows/`` first on ``sys.path`` (``flows/sync.py`` would be a top-level module ``sync``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from inspect import getdoc
+from typing import Any
+
+from prefect import Flow
+from prefect import serve as serve_deployments
+from prefect.deployments.runner import RunnerDeployment
+from prefect.schedules import Cron
+from prefect.types.entrypoint import EntrypointType
+
+from features.errors import SettingsError
+from features.registry import Registry
+from flows.backfill import backfill
+from flows.ingest import ingest
+from flows.materialize import materialize
+from flows.monitor import monitor
+from flows.nightly import nightly
+from flows.sync import sync, warm_up
+from flows.train import train
+from infra.settings import Settings
+from infra.wiring import load_registry
+
+NIGHTLY = "0 2 * * *"
+WARM_UP = "0 6 * * *"
+"""When the shipped schedules fire, in the settings' ``schedule_timezone``."""
+
+_BY_HAND: tuple[Flow[Any, Any], ...] = (ingest, materialize, sync, train, monitor, backfill)
+
+
+def deployments(settings: Settings, registry: Registry | None = None) -> list[RunnerDeployment]:
+    """Every flow, and the materialization of each group that declares a ``schedule``.
+
+    The nightly flow and the warm-up are scheduled, the others wait to be started. Cron lines are read
+    in the settings' ``schedule_timezone``, across its changes of clock. ``registry`` is that of the
+    settings if None.
+    """
+    known = load_registry(settings.registry) if registry is None else registry
+    zone = settings.schedule_timezone
+    scheduled = [_deployment(nightly, cron=NIGHTLY, zone=zone), _deployment(warm_up, cron=WARM_UP, zone=zone)]
+    groups = [
+        _deployment(
+            materialize,
+            name=f"materialize-{group.name}",
+            cron=group.schedule,
+            zone=zone,
+            parameters={"groups": [group.name]},
+            description=f"Materialize {group.name} alone: {group.description}",
+            tags=group.tags,
+        )
+        for group in known.in_order()
+        if group.schedule is not None
+    ]
+    return [*scheduled, *(_deployment(by_hand) for by_hand in _BY_HAND), *groups]
+
+
+def serve(settings: Settings) -> None:
+    """Register all deployments with the Prefect server of the settings and run what falls due, until stopped.
+
+    Enter ``flows.runtime.prefect_runtime`` before: it leads Prefect to that server, and the runs, which
+    are processes of their own, to the home. When this ends, the schedules pause. Raises SettingsError
+    without ``prefect_api_url``: the private server of a command starts no scheduled run.
+    """
+    if settings.prefect_api_url is None:
+        raise SettingsError(
+            "setting 'prefect_api_url' is not set: schedules need a Prefect server that runs all the time"
+        )
+    serve_deployments(*deployments(settings))
+
+
+def _deployment(
+    flow: Flow[Any, Any],
+    *,
+    name: str | None = None,
+    cron: str | None = None,
+    zone: str | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    description: str | None = None,
+    tags: Sequence[str] = (),
+) -> RunnerDeployment:
+    return RunnerDeployment.from_flow(
+        flow,
+        name or flow.name,
+        schedule=Cron(cron, timezone=zone) if cron else None,
+        parameters=dict(parameters or {}),
+        description=description or _about(flow),
+        tags=list(dict.fromkeys([flow.name, *tags])),
+        entrypoint_type=EntrypointType.MODULE_PATH,
+    )
+
+
+def _about(flow: Flow[Any, Any]) -> str:
+    """A flow's docstring without its ``Args:``, which the run form shows field by field."""
+    return (getdoc(flow.fn) or "").partition("\nArgs:")[0].strip()
