@@ -275,7 +275,7 @@ def audit(
     if json:
         print_json(found.to_dict())
     else:
-        out.print(found.render(), markup=False, soft_wrap=True)
+        out.print(found.render(), soft_wrap=True)
 
 
 @app.command()
