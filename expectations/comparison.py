@@ -162,10 +162,11 @@ def _numeric(data: ColumnData) -> _Values:
         return _Values(idle=("constant", f"every value is {before[0]:.6g}, then and now"), means=means)
     d, p, distance = statistics.kolmogorov_smirnov(before, now)
     fewer = _fewer(len(now), [d.present for d in daily])
-    guards = [_location(float(now.mean()), [d.mean for d in daily if d.mean is not None], fewer)]
+    size = float(max(np.abs(before[[0, -1]]).max(), np.abs(now[[0, -1]]).max()))
+    guards = [_location(float(now.mean()), [d.mean for d in daily if d.mean is not None], size, fewer)]
     spread = [d.sd for d in daily if d.sd is not None]
     if len(spread) >= MIN_DAYS:
-        guards.append(_location(float(now.std(ddof=1)), spread, fewer))
+        guards.append(_location(float(now.std(ddof=1)), spread, size, fewer))
     scaled = distance / profile.scale if profile.scale else inf
     return _Values(Check("ks", d, p, d, "KS D", tuple(guards)), None, scaled, means)
 
@@ -184,7 +185,7 @@ def _categories(data: ColumnData, reference: Counts, today: Counts) -> _Values:
     effect = float(statistics.cramers_v(before / before.sum(), now / now.sum()))
     fewer = _fewer(int(now.sum()), [d.present for d in days])
     if means[1] is not None:
-        guard = _location(means[1], [d.mean for d in days if d.mean is not None], fewer)
+        guard = _location(means[1], [d.mean for d in days if d.mean is not None], 1.0, fewer)
     else:
         guard = _distance(effect, left_out(daily_counts(data), statistics.cramers_v), fewer)
     return _Values(Check(test, statistic, p, effect, "Cramér's V", (guard,)), None, None, means)
@@ -247,9 +248,9 @@ def _fewer(today: int, days: Sequence[int]) -> float:
     return max(1.0, float(np.sqrt(1 / today / np.mean(1 / np.asarray(days)))))
 
 
-def _location(today: float, days: Sequence[float], fewer: float) -> Guard:
-    mean = float(np.mean(days))
-    z = ratio(today - mean, float(np.std(days, ddof=1)), max(abs(mean), abs(today)))
+def _location(today: float, days: Sequence[float], size: float, fewer: float) -> Guard:
+    """The guard of a daily mean or SD; ``size`` is the column's largest magnitude."""
+    z = ratio(today - float(np.mean(days)), float(np.std(days, ddof=1)), size)
     return Guard(z, today < min(days) or today > max(days), len(days), fewer)
 
 
