@@ -57,7 +57,7 @@ def ingest(
     if json:
         print_json({"files": result.entries.to_dicts(), "known": result.known, "problems": list(result.problems)})
     else:
-        print_table("ingested files", [row | {"path": Path(row["path"]).name} for row in rows])
+        print_table("ingested files", [row | {"path": _nearby(row["path"])} for row in rows])
         if result.known:
             print_table("skipped", [{"files": result.known, "why": "their content is in the ledger already"}])
         for problem in result.problems:
@@ -304,6 +304,12 @@ def config(home: Home = None, json: Json = False) -> None:
         shown = origins(load_settings(home=home))
     rows = [{"setting": name, "value": value, "origin": origin} for name, (value, origin) in shown.items()]
     print_json(rows) if json else print_table("settings", rows)
+
+
+def _nearby(path: str) -> str:
+    """A path below the working folder as it is written from there, another one by its name."""
+    here = Path.cwd()
+    return str(Path(path).relative_to(here)) if Path(path).is_relative_to(here) else Path(path).name
 
 
 def _chosen(registry: Any, groups: list[str] | None) -> list[str]:
