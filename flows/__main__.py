@@ -1,0 +1,5 @@
+"""``python -m flows`` is ``featurefab``."""
+
+from flows.cli import app
+
+app()
