@@ -238,7 +238,7 @@ def _text(
 def _y_axis(y: Span, left: float, right: float, *, most: int = 4, percent: bool = False) -> str:
     lines = []
     for tick in y.ticks(most):
-        label = f"{tick:.3g}" if not percent else f"{tick:.0%}" if y.high >= 0.04 else f"{tick:.1%}"
+        label = f"{tick:.3g}" if not percent else f"{tick * 100:.3g}%"
         label = f"{tick:,.0f}" if not percent and abs(tick) >= 1000 else label
         lines.append(f'<path d="M{left},{y(tick):.1f}H{right}" stroke="{GRID}"/>')
         lines.append(_text(left - 5, y(tick) + 4, label, anchor="end"))

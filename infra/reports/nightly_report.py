@@ -103,7 +103,7 @@ class HeatRow:
 
 def heat_row(data: ColumnData, drift: ColumnDrift, day: date) -> HeatRow:
     """The column's baseline days and the night's ``day`` as a row of the heat map."""
-    today = {} if drift.daily_z is None or drift.test == "missing" else {day: drift.daily_z}
+    today = {} if drift.daily_z is None else {day: drift.daily_z}
     return HeatRow(drift.ref, daily_shifts(data) | today)
 
 
