@@ -31,7 +31,7 @@ demo: setup  ## Run the whole line on simulated wafers, or on your files with LA
 	@$(BIN)/featurefab demo --home build/demo $(if $(filter 1,$(KEEP)),--keep) $(if $(LANDING),--landing "$(LANDING)")
 
 test: setup  ## Run the tests and doctests.
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2
 
 check: setup  ## Run the linter, the formatter's check, the type checker and the import contracts.
 	@$(BIN)/ruff check --quiet

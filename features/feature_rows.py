@@ -63,7 +63,7 @@ def stored_dtype(owner: str, column: str, dtype: DataType) -> DataType:
     if isinstance(dtype, pl.Datetime) or dtype == pl.Datetime:
         return UTC_US
     if isinstance(dtype, pl.List):
-        return pl.List(stored_dtype(owner, column, cast(DataType, dtype.inner)))
+        return pl.List(stored_dtype(owner, column, cast("DataType", dtype.inner)))
     if dtype in _STORED or isinstance(dtype, pl.Decimal):
         return dtype
     raise DefinitionError(f"{owner}: {column!r} is {dtype}, which cannot be stored: cast it to a number or string")

@@ -105,9 +105,8 @@ class Registry:
             case Source():
                 _put("source", self.sources, item)
             case _:
-                raise DefinitionError(
-                    f"a registry holds groups, services, models and sources, not {type(item).__name__}: remove it from the list"
-                )
+                kind = type(item).__name__
+                raise DefinitionError(f"a registry holds groups, services, models and sources, not {kind}: remove it")
 
     def _check_requirement(self, model: ModelSpec, requirement: str) -> None:
         match = _REQUIREMENT.fullmatch(requirement)

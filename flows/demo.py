@@ -45,7 +45,7 @@ def run_demo(home: Path, *, keep: bool = False, landing: Path | None = None) -> 
         raise InvalidInput(f"landing {landing}: there is no such file or folder")
     settings = load_settings(home=_clean(home, keep=keep))
     known = _known(settings)
-    with prefect_runtime(settings):
+    with prefect_runtime(settings, wait=False):
         line = _Line(settings)
         now, night = line.own_files(landing) if landing is not None else line.simulated()
     summary = _summary(settings, known, now, night, began)
@@ -180,6 +180,7 @@ def _print_files(settings: Settings) -> None:
 
 def _file_facts(platform: Platform, sha256: str) -> dict[str, int]:
     """What one STDF file holds, quarantined rows included."""
+
     def rows(source: str) -> pl.DataFrame:
         frames = [platform.lake.scan_source(source), platform.lake.scan_log(f"quarantine/{source}")]
         found = [f.filter(pl.col("_file_sha256") == sha256) for f in frames if f is not None]
@@ -210,9 +211,7 @@ def _first_event(settings: Settings) -> datetime | None:
     return min((moment for moment in found if moment is not None), default=None)
 
 
-def _summary(
-    settings: Settings, known: int, now: datetime, night: Mapping[str, Any], began: float
-) -> Summary:
+def _summary(settings: Settings, known: int, now: datetime, night: Mapping[str, Any], began: float) -> Summary:
     """What the run did, in the form that machines read."""
     with open_platform(home=settings.home, clock=fixed_clock(now)) as platform:
         store = platform.store
@@ -228,7 +227,7 @@ def _summary(
                 "delta_version": table.version(),
             }
             online += store.online.count(group.table_id) if group.online else 0
-        models = {}
+        models: dict[str, Any] = {}
         if settings.mlflow_db.exists():
             for name in store.registry.models:
                 models |= _model(platform, name)

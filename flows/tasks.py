@@ -103,4 +103,9 @@ def report_night(now: datetime) -> Facts:
     """Watch data, features and predictions of the last day and write the night's report."""
     with _home(now) as platform:
         written = write_report(platform)
-    return {"report": str(written.path), "verdict": written.verdict, "drifted": written.drifted, "checked": written.checked}
+    return {
+        "report": str(written.path),
+        "verdict": written.verdict,
+        "drifted": written.drifted,
+        "checked": written.checked,
+    }

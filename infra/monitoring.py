@@ -211,10 +211,9 @@ def _model(platform: Platform, spec: ModelSpec) -> ModelNight | None:
 def _untested(platform: Platform, tables: list[Watched]) -> list[tuple[str, str]]:
     """What the night could not judge, and why."""
     reasons = [(t.name, "no row on the day or before") for t in tables if t.rows.is_empty()]
-    for name in platform.store.registry.models:
-        if platform.lake.scan_log(f"predictions/{name}") is None:
-            reasons.append((f"model {name}", "it made no prediction yet: no registered version, or nothing to ask"))
-    return reasons
+    silent = [n for n in platform.store.registry.models if platform.lake.scan_log(f"predictions/{n}") is None]
+    why = "it made no prediction yet: no registered version, or nothing to ask"
+    return reasons + [(f"model {name}", why) for name in silent]
 
 
 def _changes(platform: Platform, drift: list[ColumnDrift]) -> list[str]:

@@ -220,7 +220,7 @@ def test_a_row_is_small_and_knows_its_order():
         (pl.Series("x", [2**60]).cast(pl.Datetime("us", "UTC")), r"column 'x' .* beyond Python's years"),
         (pl.Series("x", [2**62]).cast(pl.Duration("ms")), r"column 'x' .* beyond Python's"),
     ],
-    ids=str,
+    ids=lambda value: str(getattr(value, "dtype", value)),
 )
 def test_what_cannot_come_back_exactly_is_refused_with_column_and_remedy(values, message):
     with pytest.raises(InvalidInput, match=message):
