@@ -54,7 +54,7 @@ class Materializer:
     def incremental(self, group: FeatureGroup, progress: Progress | None = None) -> MaterializationRun:
         """The live path: emit what source commits and the passing of time made necessary."""
         table = self.table(group)
-        _, finished = self._finish_open(group, table, progress)
+        finished = self._finish_open(group, table, progress)
         inputs = self._inputs(group)
         state = _settled(group, table)
         spans = {name: (table.cursor(name), item.version()) for name, item in inputs.items()}
@@ -70,11 +70,11 @@ class Materializer:
     ) -> MaterializationRun:
         """Emit what the schedule would have emitted in [start, end); past the clock's now it is clamped.
 
-        Where a killed run of the same backfill was finished first, nothing is left to do. Raises
-        InvalidInput if nothing lies between start and end.
+        Nothing is left to do where the group's last run was this very backfill (as when a killed one is
+        run again, and its plan finished). Raises InvalidInput if nothing lies between start and end.
         """
         table = self.table(group)
-        done, finished = self._finish_open(group, table, progress)
+        finished = self._finish_open(group, table, progress)
         state = _settled(group, table)
         stamp = self._stamp(state.stamp)
         end = min(end, stamp + TICK)
@@ -84,8 +84,8 @@ class Materializer:
         spans = {name: (None, item.version()) for name, item in inputs.items()}
         plan = Plan(state.opened + 1, "backfill", stamp, state.stamp, spans, [], {_VERSION: group.version})
         wait = duration(group.settle or "0s")
-        if done is not None and _covers(done, plan, (start, end), end + wait):
-            return MaterializationRun(group.name, done.number, finished, state.version)
+        if state.closed and _covers(last := table.plan(state.closed), plan, (start, end), end + wait):
+            return MaterializationRun(group.name, last.number, finished, state.version)
         return self._run(group, table, self._with_chunks(inputs, plan, start, end), progress, finished)
 
     def _inputs(self, group: FeatureGroup) -> dict[str, Input]:
@@ -96,12 +96,10 @@ class Materializer:
         now = self._clock()
         return now if last is None else max(now, last + TICK)
 
-    def _finish_open(
-        self, group: FeatureGroup, table: FeatureTable, progress: Progress | None
-    ) -> tuple[Plan | None, int]:
-        """Finish the plan that a killed run left open: that plan, and how many rows were still to append."""
+    def _finish_open(self, group: FeatureGroup, table: FeatureTable, progress: Progress | None) -> int:
+        """Finish the plan that a killed run left open; how many rows were still to append."""
         plan = table.unfinished()
-        return plan, 0 if plan is None else self._run(group, table, plan, progress, 0, opened=True).rows
+        return 0 if plan is None else self._run(group, table, plan, progress, 0, opened=True).rows
 
     def _due(self, group: FeatureGroup, inputs: dict[str, Input], plan: Plan) -> bool:
         """Whether an incremental run can find anything: a new commit, or rows that time made due."""
@@ -257,7 +255,7 @@ def _settled(group: FeatureGroup, table: FeatureTable) -> TableState:
 
 
 def _covers(done: Plan, plan: Plan, interval: tuple[datetime, datetime], settled: datetime) -> bool:
-    """Whether a plan that was just finished did all that ``plan`` would do in an interval.
+    """Whether the last plan did all that ``plan`` would do in an interval.
 
     ``settled`` is the moment after which the passing of time brings nothing more into it.
     """

@@ -188,7 +188,8 @@ class Ingestor:
         self._landing.record(verdicts, batch.number, batch.ingested_at)
         hashes = [file.sha256 for file in batch.files]
         for sha in self._landing.disputed(hashes, landed, batch.number, resumed=resumed):
-            failures[sha] = _Gone("an earlier run read something else, of which nothing is kept; deliver it again")
+            if not isinstance(failures.get(sha), _Gone):
+                failures[sha] = _Gone("an earlier run read something else, of which nothing is kept; deliver it again")
         entries = [_entry(f, deliveries.get(f.sha256), failures.get(f.sha256), verdicts) for f in batch.files]
         rows = self._ledger.close(batch, entries, self._landing.versions(names, landed))
         self._settle(rows)
