@@ -26,6 +26,8 @@ FORMAT = 1
 """The version of the stored layout."""
 BINS = 10
 MAX_CATEGORIES = 1_000
+REACH = 10
+"""How many widths of the central 98 % a value may lie beyond it before it counts as wild."""
 _TOP = 1e150  # beyond it squares overflow
 
 
@@ -119,8 +121,15 @@ class ColumnBaseline:
         return np.array([*inner[:-1], nulls, inner[-1]], dtype=np.int64)
 
     def clip(self, values: Floats) -> Floats:
-        """Values brought inside the fence."""
-        return np.clip(values, *self.fence)
+        """Ascending values with the wild ones brought inside the fence, or as near to their own middle half.
+
+        So a column that moved as a whole keeps its values, and one wild value among few is still held.
+        """
+        if not len(values):
+            return values
+        low, high = self.fence
+        reach = REACH / (2 * REACH + 1) * (high - low)
+        return np.clip(values, min(low, _quantile(values, 0.25) - reach), max(high, _quantile(values, 0.75) + reach))
 
     def to_dict(self) -> dict[str, Any]:
         """The baseline as plain JSON values."""
@@ -202,11 +211,11 @@ def _edges(ordered: Floats) -> tuple[float, ...]:
 
 
 def _fence(ordered: Floats) -> tuple[float, float]:
-    """Ten times the central 98 % beyond it: far outside any drift, yet one value of 1e9 cannot swamp a mean."""
+    """``REACH`` times the central 98 % beyond it: far outside any drift, yet one value of 1e9 cannot swamp a mean."""
     if not len(ordered):
         return (-_TOP, _TOP)
     low, high = _quantile(ordered, 0.01), _quantile(ordered, 0.99)
-    reach = 10 * (high - low)
+    reach = REACH * (high - low)
     if reach == 0.0 or not np.isfinite(reach):
         return (-_TOP, _TOP)
     return (max(low - reach, -_TOP), min(high + reach, _TOP))

@@ -130,3 +130,10 @@ def test_days_must_match_values():
 def test_types_without_a_distribution_are_refused(dtype):
     with pytest.raises(InvalidInput, match="no distribution"):
         kind_of(dtype)
+
+
+def test_a_column_that_moved_as_a_whole_keeps_its_values_and_one_wild_value_is_held():
+    baseline = ColumnBaseline.of(pl.Series([1.199, 1.2, 1.201] * 20), pl.Series([date(2026, 3, 1)] * 60))
+    moved = np.array([1.249, 1.25, 1.25, 1.251])
+    assert baseline.clip(moved).tolist() == moved.tolist()
+    assert baseline.clip(np.array([1.249, 1.25, 1.25, 1.251, 1e9])).max() < 1.3
