@@ -17,6 +17,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 import typer
@@ -58,7 +59,7 @@ def script(blocks: list[Block]) -> str:
     """The tour as one shell script that says, on both streams, which block begins."""
     lines = []
     for number, block in enumerate(blocks):
-        lines.append(f"echo '{MARK} {number}' | tee /dev/stderr")
+        lines.append(f"echo '{MARK} {number}'; echo '{MARK} {number}' >&2")
         if block.file:
             lines += [f"mkdir -p $(dirname {block.file})", f"cat > {block.file} <<'END OF FILE'"]
             lines.append(block.body + "END OF FILE")
@@ -67,22 +68,25 @@ def script(blocks: list[Block]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def run(command: list[str], folder: Path, environment: Mapping[str, str] | None = None) -> CompletedProcess[str]:
+    """Run a command in a folder with nothing of this process's environment; a failure shows what it printed."""
+    environment = environment or {"PATH": os.defpath}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
 def follow(folder: Path, binaries: Path, extra: Mapping[str, str] | None = None) -> dict[int, str]:
-    """Run the tour in an empty folder with nothing of this process's environment; what each block printed."""
-    home = folder / "user"
-    work = folder / "work"
-    home.mkdir()
+    """Run the tour in an empty folder; what each block printed."""
+    user, work, tour = folder / "user", folder / "work", folder / "tour.sh"
+    user.mkdir()
     work.mkdir()
-    tour = folder / "tour.sh"
     tour.write_text(script(TOUR), "utf-8")
-    environment = {"PATH": f"{binaries}{os.pathsep}{os.defpath}", "HOME": str(home), **(extra or {})}
-    done = subprocess.run(
-        ["bash", "-e", str(tour)], cwd=work, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    environment = {"PATH": f"{binaries}{os.pathsep}{os.defpath}", "HOME": str(user), **(extra or {})}
+    done = run(["bash", "-eu", str(tour)], work, environment)
     spoken = [line for line in done.stderr.splitlines() if not line.startswith(MARK)]
     assert spoken == [], f"a tour without trouble complains of nothing:\n{done.stderr}"
-    assert list(home.iterdir()) == [], "nothing is written outside the home folder of featurefab"
+    assert list(user.iterdir()) == [], "the tour writes below its own folder only"
     parts = re.split(rf"^{MARK} (\d+)\n", done.stdout, flags=re.MULTILINE)
     return dict(zip(map(int, parts[1::2]), parts[2::2], strict=True))
 
@@ -94,7 +98,9 @@ def check_outputs(printed: Mapping[int, str]) -> None:
     for number in shown:
         output = _tidy(printed[number - 1])
         expected = re.escape(_tidy(TOUR[number].body)).replace("\n…\\\n", "\n(?:.*\n)*?").replace("…", ".*")
-        assert re.search(expected, output), f"the README shows\n{TOUR[number].body}\nbut the tour printed\n{output}"
+        assert re.search(f"^{expected}", output, re.MULTILINE), (
+            f"the README shows\n{TOUR[number].body}\nbut the tour printed\n{output}"
+        )
 
 
 def _tidy(text: str) -> str:
@@ -115,26 +121,20 @@ def test_the_tour_runs_as_printed(tmp_path: Path) -> None:
 @pytest.mark.prove
 def test_the_tour_runs_from_an_installed_wheel(tmp_path: Path) -> None:
     """In an environment of its own that shares this one's libraries, but not the checkout."""
-    wheel = build_wheel(tmp_path / "dist")
     environment = tmp_path / "venv"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(environment)], check=True)
-    python = environment / "bin" / "python"
-    subprocess.run(
-        [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps", "--no-index"]
-        + ["--disable-pip-version-check", str(wheel)],
-        check=True,
-    )
+    binaries = environment / "bin"
+    run([sys.executable, "-m", "venv", "--without-pip", str(environment)], tmp_path)
+    install = ["install", "--quiet", "--no-deps", "--no-index", "--disable-pip-version-check"]
+    wheel = build_wheel(tmp_path / "dist")
+    run([sys.executable, "-m", "pip", "--python", str(binaries / "python"), *install, str(wheel)], tmp_path)
     packages = next((environment / "lib").glob("python*/site-packages"))
-    # A folder named in a .pth file is searched last, and its own .pth files (the checkout) are not read.
+    # A folder named in a .pth file is searched last, and its own .pth files (the checkout's) are not read.
     (packages / "libraries.pth").write_text(sysconfig.get_path("purelib") + "\n", "utf-8")
-    there = "import features, expectations, infra, flows; print(*(m.__file__ for m in (features, expectations, infra, flows)))"
-    run = subprocess.run([python, "-c", there], cwd=tmp_path, env={}, capture_output=True, text=True, check=True)
-    assert all(Path(file).is_relative_to(packages) for file in run.stdout.split()), run.stdout
-    listed = subprocess.run(
-        [python, "-c", "import sys; print(*sys.path, sep='\\n')"], env={}, capture_output=True, text=True, check=True
-    )
-    assert str(ROOT) not in listed.stdout.splitlines()
-    check_outputs(follow(tmp_path, environment / "bin"))
+    program = "import sys, features, flows; print(*sys.path, features.__file__, flows.__file__, sep='\\n')"
+    places = run([str(binaries / "python"), "-c", program], tmp_path).stdout.splitlines()
+    assert [Path(place).parents[1] for place in places[-2:]] == [packages, packages]
+    assert str(ROOT) not in places
+    check_outputs(follow(tmp_path, binaries))
 
 
 @pytest.mark.prove
@@ -154,8 +154,7 @@ def build_wheel(folder: Path) -> Path:
     copy = folder / "source"
     ignored = shutil.ignore_patterns(".*", "build", "dist", "__pycache__", "tests")
     shutil.copytree(ROOT, copy, ignore=ignored)
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(copy)]
-    subprocess.run(command, check=True, capture_output=True)
+    run([sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(copy)], folder)
     shutil.rmtree(copy)
     return next(folder.glob("*.whl"))
 
@@ -176,10 +175,19 @@ def test_the_table_of_settings_is_complete() -> None:
     table = []
     for name, field in Settings.model_fields.items():
         default = "" if field.default in (None, {}) else f"`{field.default}`"
-        table.append(
-            [f"`{PREFIX}{name.upper()}`", default, " ".join((field.description or "").split()).replace("``", "`")]
-        )
+        meaning = " ".join((field.description or "").split()).replace("``", "`")
+        table.append([f"`{PREFIX}{name.upper()}`", default, meaning])
     assert rows("Settings") == table
+
+
+def test_the_deployment_script_looks_for_the_server_it_is_told(tmp_path: Path) -> None:
+    (block,) = _BLOCK.finditer(section("Flows in Prefect"))
+    dead = "http://127.0.0.1:1/api"
+    environment = {"PATH": os.defpath, f"{PREFIX}HOME": str(tmp_path), f"{PREFIX}PREFECT_API_URL": dead}
+    command = [sys.executable, "-c", block["body"]]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert f"{dead}', where no Prefect server answers" in done.stderr.splitlines()[-1]
 
 
 def test_every_make_target_that_is_named_exists() -> None:
