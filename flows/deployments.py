@@ -12,8 +12,10 @@ from typing import Any
 
 from prefect import Flow
 from prefect import serve as serve_deployments
+from prefect.client.orchestration import get_client
 from prefect.deployments.runner import RunnerDeployment
 from prefect.schedules import Cron
+from prefect.settings import temporary_settings
 from prefect.types.entrypoint import EntrypointType
 
 from features.errors import SettingsError
@@ -64,15 +66,20 @@ def deployments(settings: Settings, registry: Registry | None = None) -> list[Ru
 def serve(settings: Settings) -> None:
     """Register all deployments with the Prefect server of the settings and run what falls due, until stopped.
 
-    Enter ``flows.runtime.prefect_runtime`` before: it leads Prefect to that server, and the runs, which
-    are processes of their own, to the home. When this ends, the schedules pause. Raises SettingsError
-    without ``prefect_api_url``: the private server of a command starts no scheduled run.
+    Enter ``flows.runtime.prefect_runtime`` before: it leads the runs, which are processes of their own, to
+    the home. When this ends, the schedules pause. Raises SettingsError without a server at
+    ``prefect_api_url``: the private one of a command starts no scheduled run.
     """
     if settings.prefect_api_url is None:
         raise SettingsError(
             "setting 'prefect_api_url' is not set: schedules need a Prefect server that runs all the time"
         )
-    serve_deployments(*deployments(settings))
+    with temporary_settings({"api.url": settings.prefect_api_url}):
+        with get_client(sync_client=True) as client:
+            if (problem := client.api_healthcheck()) is not None:
+                where = f"setting 'prefect_api_url' is {settings.prefect_api_url!r}"
+                raise SettingsError(f"{where}, where no Prefect server answers ({problem}): start it first")
+        serve_deployments(*deployments(settings))
 
 
 def _deployment(
