@@ -16,7 +16,7 @@ from sklearn.base import is_classifier
 
 from expectations.baseline import kind_of
 from expectations.drift import ColumnData, ColumnDrift, detect
-from expectations.performance import CLUSTER, LABEL, PREDICTED_AT, by_day, classification, regression
+from expectations.performance import CLUSTER, LABEL, LABELLED_AT, PREDICTED_AT, by_day, classification, regression
 from expectations.pictures import picture
 from features.entity import DataType
 from features.errors import InvalidInput
@@ -201,6 +201,7 @@ def _model(platform: Platform, spec: ModelSpec) -> ModelNight | None:
     cluster = [k for k in group.prepare_by if k in rows.columns] or group.keys[:1]
     rows = rows.with_columns(
         pl.when(known).then(pl.col(LABEL).cast(pl.Float64)).alias(LABEL),
+        (pl.col(EVENT) + duration(spec.label_delay)).alias(LABELLED_AT),
         pl.concat_str(cluster, separator="/").alias(CLUSTER),
         pl.col(EVENT).dt.date().alias("day"),
     )
