@@ -213,14 +213,16 @@ class Materializer:
         """The rows to append for one chunk: what changed against the table, tombstones included."""
         if scope is not None and scope.is_empty():
             return _stored(_no_rows(group), group, plan, table)
-        frames, scope = self._frames(group, inputs, plan, interval, scope)
+        frames, scope = self._frames(group, table, inputs, plan, interval, scope)
         fresh = compute(group, frames, interval)
         old = _existing(group, table, interval, scope)
-        return _stored(_changes(group, fresh, old, plan), group, plan, table)
+        gone = _gone(group, frames, fresh, old)
+        return _stored(_changes(group, fresh, old, gone, plan), group, plan, table)
 
     def _frames(
         self,
         group: FeatureGroup,
+        table: FeatureTable,
         inputs: dict[str, Input],
         plan: Plan,
         interval: Interval,
@@ -242,6 +244,9 @@ class Materializer:
             # Key groups with rows in the chunk (a boundary's rows begin one step before it), then all of theirs.
             start = max(BEGINNING, interval.start - duration(group.every or "0s"))
             there = [i.scan(versions[n], plan.stamp, start, interval.end, scope).select(by) for n, i in inputs.items()]
+            if scope is not None and set(by) <= set(group.keys):
+                # Key groups that had rows in the chunk and lost them: what they made becomes tombstones.
+                there.append(_standing(group, table, interval, scope).select(by).cast(scope.schema))
             scope = pl.concat(there).unique().collect()
         return {n: i.scan(versions[n], plan.stamp, scope=scope) for n, i in inputs.items()}, scope
 
@@ -270,8 +275,8 @@ def scope_columns(group: FeatureGroup) -> list[str]:
     return group.keys if group.grain == "entity" else [first_time(group)]
 
 
-def _existing(group: FeatureGroup, table: FeatureTable, interval: Interval, scope: pl.DataFrame | None) -> pl.DataFrame:
-    """Per key (entity, event_timestamp) the row that stands in the table, and whether it ever was live."""
+def _standing(group: FeatureGroup, table: FeatureTable, interval: Interval, scope: pl.DataFrame | None) -> pl.LazyFrame:
+    """The table's rows in a chunk's interval, of the scope where the table has its columns."""
     start = None if interval.start == BEGINNING else interval.start.date()
     rows = table.scan(since=start, until=min(interval.end, interval.cutoff).date())
     rows = rows.filter(interval.keep(EVENT, boundary=group.every is not None))
@@ -279,14 +284,39 @@ def _existing(group: FeatureGroup, table: FeatureTable, interval: Interval, scop
         named = scope.rename({first_time(group): EVENT}, strict=False)
         if set(named.columns) <= {*group.keys, EVENT}:
             rows = rows.join(named.lazy(), on=named.columns, how="semi")
+    return rows
+
+
+def _existing(group: FeatureGroup, table: FeatureTable, interval: Interval, scope: pl.DataFrame | None) -> pl.DataFrame:
+    """Per key (entity, event_timestamp) the row that stands in the table, and whether it ever was live."""
+    rows = _standing(group, table, interval, scope)
     key = [*group.keys, EVENT]
     live = rows.group_by(key).agg(pl.col(AS_IF).is_null().any().alias("_live"))
     standing = winners(rows, key).select(*key, AS_IF, DELETED, *group.feature_names)
     return standing.join(live, on=key, how="left").collect()
 
 
-def _changes(group: FeatureGroup, fresh: pl.DataFrame, old: pl.DataFrame, plan: Plan) -> pl.DataFrame:
-    """Fresh rows that are new or differ, unchanged values copied bit for bit, and tombstones.
+def _gone(group: FeatureGroup, frames: dict[str, pl.LazyFrame], fresh: pl.DataFrame, old: pl.DataFrame) -> pl.DataFrame:
+    """The standing rows whose key a recompute no longer yields.
+
+    Earlier states of the entity grain stay as long as a raw row of their entity is left.
+    """
+    if group.on_conflict == "first":
+        return old.clear()
+    gone = old.filter(~pl.col(DELETED)).join(fresh, on=[*group.keys, EVENT], how="anti")
+    if group.grain != "entity" or gone.is_empty():
+        return gone
+    by = scope_columns(group)
+    if not set(by) <= set(group.keys):
+        return old.clear()
+    left = pl.concat([frame.select(by).cast({c: old.schema[c] for c in by}) for frame in frames.values()])
+    return gone.join(left.unique().collect(), on=by, how="anti")
+
+
+def _changes(
+    group: FeatureGroup, fresh: pl.DataFrame, old: pl.DataFrame, gone: pl.DataFrame, plan: Plan
+) -> pl.DataFrame:
+    """Fresh rows that are new or differ, unchanged values copied bit for bit, and tombstones for those gone.
 
     A key that was ever live stays live (no ``_as_if``); a counterfactual one keeps its old moment,
     or the new arrival if that is later; a key new in a backfill becomes counterfactual.
@@ -297,14 +327,14 @@ def _changes(group: FeatureGroup, fresh: pl.DataFrame, old: pl.DataFrame, plan: 
     schema = stored_schema(group)
     moved = {f: differs(f, f"{f}_old", schema[f]) for f in group.feature_names}
     new = pl.col("_stood").is_null()
-    gone = pl.col(DELETED).fill_null(value=False)
+    buried = pl.col(DELETED).fill_null(value=False)
     # One column per change, so that each comparison is written once and wide groups stay quick.
     both = both.with_columns(expr.alias(f"_moved_{f}") for f, expr in moved.items())
-    changed = new | gone | pl.any_horizontal(f"_moved_{f}" for f in moved)
+    changed = new | buried | pl.any_horizontal(f"_moved_{f}" for f in moved)
     if group.on_conflict == "first":
         changed = new
     both = both.filter(changed)
-    kept = new | gone
+    kept = new | buried
     values = [
         pl.when(kept | pl.col(f"_moved_{f}")).then(pl.col(f)).otherwise(pl.col(f"{f}_old")).alias(f) for f in moved
     ]
@@ -314,18 +344,14 @@ def _changes(group: FeatureGroup, fresh: pl.DataFrame, old: pl.DataFrame, plan: 
     kept_as_if = pl.when(pl.col("_live")).then(pl.lit(None, UTC_US)).otherwise(pl.max_horizontal(AS_IF, ARRIVAL))
     as_if = pl.when(new).then(fresh_as_if).otherwise(kept_as_if).alias(AS_IF)
     rows = both.select(*key, *values, as_if, pl.lit(False).alias(DELETED))
-    return pl.concat([rows, _tombstones(group, fresh, old, rows)])
+    return pl.concat([rows, _tombstones(group, gone, rows)])
 
 
-def _tombstones(group: FeatureGroup, fresh: pl.DataFrame, old: pl.DataFrame, like: pl.DataFrame) -> pl.DataFrame:
-    """Tombstones for keys that a recompute no longer yields; earlier states of the entity grain stay."""
-    if group.grain == "entity" or group.on_conflict == "first":
-        return like.clear()
-    key = [*group.keys, EVENT]
-    vanished = old.filter(~pl.col(DELETED)).join(fresh, on=key, how="anti")
+def _tombstones(group: FeatureGroup, gone: pl.DataFrame, like: pl.DataFrame) -> pl.DataFrame:
+    """A tombstone for each row that is gone, live if it was."""
     as_if = pl.when(pl.col("_live")).then(pl.lit(None, UTC_US)).otherwise(pl.col(AS_IF)).alias(AS_IF)
     nulls = [pl.lit(None, like.schema[f]).alias(f) for f in group.feature_names]
-    return vanished.select(*key, *nulls, as_if, pl.lit(True).alias(DELETED))
+    return gone.select(*group.keys, EVENT, *nulls, as_if, pl.lit(True).alias(DELETED))
 
 
 def _no_rows(group: FeatureGroup) -> pl.DataFrame:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 import oracle
 from features import Entity, Feature, FeatureGroup, FeatureStore, Registry, Source
 from features.errors import DefinitionChanged, InvalidInput
+from features.source import INGESTED_AT
 from infra.storage.delta import DeltaLake
 from infra.storage.memory_store import MemoryOnlineStore
 
@@ -47,10 +48,11 @@ GROUPS = [last_payment, sessions, daily, windows]
 class Home:
     """A store on a folder with a clock to turn."""
 
-    def __init__(self, folder, groups=GROUPS):
+    def __init__(self, folder, groups=GROUPS, chunk_rows=5_000_000):
         self.now = T0
         self.lake = DeltaLake(folder)
-        self.store = FeatureStore(Registry(groups), self.lake, MemoryOnlineStore(), clock=lambda: self.now)
+        online = MemoryOnlineStore()
+        self.store = FeatureStore(Registry(groups), self.lake, online, lambda: self.now, chunk_rows)
 
     def write(self, rows, batch=None):
         frame = pl.DataFrame(rows, schema=dict(payments.schema), orient="row")
@@ -172,6 +174,26 @@ def test_a_key_that_a_recompute_no_longer_yields_gets_a_tombstone(home):
     home.store.sync(last_payment)
     answer = home.store.get_online_features(["last_payment:amount_last"], [{"card_id": 1}, {"card_id": 2}])
     assert answer.to_polars()["amount_last__status"].to_list() == ["NOT_FOUND", "PRESENT"]
+
+
+@pytest.mark.parametrize("chunk_rows", [5_000_000, 3])
+@pytest.mark.parametrize("one", GROUPS, ids=lambda g: g.name)
+def test_what_rows_deleted_from_a_source_had_made_is_withdrawn(tmp_path, one, chunk_rows):
+    home, never = Home(tmp_path / "a", chunk_rows=chunk_rows), Home(tmp_path / "b")
+    for each in (home, never):
+        each.now = hours(100)
+        each.write([(i, i % 2, float(i), hours(7 * i % 60)) for i in range(9)])
+    home.now = hours(101)
+    home.write([(50 + i, 7, float(i), hours(9 * i)) for i in range(6)])
+    home.store.materialize_incremental(one)
+    assert 7 in home.rows(one.name)["card_id"]
+    home.lake.table("bronze/payments").delete({INGESTED_AT: [home.now]})
+    home.now = never.now = hours(102)
+    home.store.materialize_incremental(one)
+    never.store.materialize_incremental(one)
+    values = [*one.keys, "event_timestamp", *one.feature_names]
+    left, right = (each.rows(one.name).select(values).sort(values) for each in (home, never))
+    assert left.equals(right)
 
 
 def test_live_rows_are_known_from_their_publication_and_counterfactual_ones_from_their_as_if(home):
