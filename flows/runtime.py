@@ -32,6 +32,7 @@ def prefect_runtime(settings: Settings, *, wait: bool = True) -> Iterator[None]:
     """
     with ExitStack() as stack:
         stack.enter_context(environment_kept())
+        settings.prefect_home.mkdir(parents=True, exist_ok=True)  # Prefect makes the last folder only, or warns
         apply_isolation(settings, None if settings.prefect_api_url else _PRIVATE_SERVER)
         if settings.prefect_api_url is None:
             server = stack.enter_context(LoopbackServer("flows.prefect_server", settings.prefect_home / "server.log"))
