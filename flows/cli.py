@@ -133,8 +133,10 @@ def train(
     if json:
         print_json(facts)
     else:
-        for fact in facts:
+        for fact in facts:  # models have metrics of their own: a table each
             print_table("trained", [fact])
+        if not facts:
+            print_table("trained", [])
 
 
 @app.command()

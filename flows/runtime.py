@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
+from features.errors import SettingsError
 from infra.loopback import LoopbackServer
 from infra.settings import Settings, apply_isolation, environment_kept
 
@@ -32,7 +33,7 @@ def prefect_runtime(settings: Settings, *, wait: bool = True) -> Iterator[None]:
     """
     with ExitStack() as stack:
         stack.enter_context(environment_kept())
-        settings.prefect_home.mkdir(parents=True, exist_ok=True)  # Prefect makes the last folder only, or warns
+        _make_home(settings)
         apply_isolation(settings, None if settings.prefect_api_url else _PRIVATE_SERVER)
         if settings.prefect_api_url is None:
             server = stack.enter_context(LoopbackServer("flows.prefect_server", settings.prefect_home / "server.log"))
@@ -41,6 +42,14 @@ def prefect_runtime(settings: Settings, *, wait: bool = True) -> Iterator[None]:
             if wait:
                 server.wait_until_healthy("/api/health")
         yield
+
+
+def _make_home(settings: Settings) -> None:
+    """Make Prefect's folder: by itself Prefect makes the last folder of the path only, or warns."""
+    try:
+        settings.prefect_home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(f"home {settings.home} cannot be written ({error}): name another folder") from error
 
 
 @contextmanager
