@@ -87,7 +87,7 @@ class Registry:
             visit(group)
         return list(ordered.values())
 
-    def _add(self, item: FeatureGroup | FeatureService | ModelSpec | Source) -> None:
+    def _add(self, item: object) -> None:
         match item:
             case FeatureGroup():
                 _put("feature group", self.groups, item)
