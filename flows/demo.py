@@ -158,7 +158,8 @@ def _night(run: Callable[[], Any], moment: datetime) -> Any:
 
 def _say(name: str, facts: Mapping[str, Any], seconds: float | None = None) -> None:
     shown = ", ".join(f"{k} {_short(v)}" for k, v in facts.items() if v not in (None, [], {}) and k != "run_id")
-    out.print(f"{name:<12} {shown}" + (f"  [dim]{seconds:.1f} s[/]" if seconds is not None else ""), soft_wrap=True)
+    taken = "" if seconds is None else f"  {seconds:.1f} s"
+    out.print(f"{name:<12} {shown}{taken}", soft_wrap=True, markup=False)
 
 
 def _short(value: Any) -> str:

@@ -4,7 +4,6 @@ import asyncio
 import socket
 from datetime import UTC, datetime, timedelta
 from importlib import import_module
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -143,11 +142,6 @@ def test_serving_needs_a_server_that_stays(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("prefect")
-@pytest.mark.xfail(
-    version("sqlalchemy") >= "2.1",
-    run=False,  # the client would ask for two minutes
-    reason="the scheduler of prefect 3.8.8 cannot insert runs with sqlalchemy 2.1 (bulk_dml decorated function)",
-)
 def test_a_server_plans_the_nights(tmp_path: Path) -> None:
     nightly = _deployed(tmp_path)["nightly"]
     identity = nightly.apply()
