@@ -13,6 +13,7 @@ import polars as pl
 from features.errors import DefinitionError
 from features.feature_group import Feature, FeatureGroup
 from features.feature_service import FeatureService, Ref
+from features.point_in_time import NOT_FOUND, NULL_VALUE, OUTSIDE_MAX_AGE, PRESENT
 from features.registry import Registry
 
 
@@ -83,6 +84,20 @@ def evaluate(frame: pl.DataFrame, selection: Selection) -> pl.DataFrame:
         view = frame.select(pl.col(there).alias(used) for used, there in columns.items())
         frame = frame.with_columns(view.select(feature.expr.alias(name)).to_series())
     return frame
+
+
+def status(values: pl.Series, inputs: Sequence[pl.Series]) -> pl.Series:
+    """The status of a derived feature per row: a missing value is as missing as its inputs are.
+
+    ``inputs`` are the statuses of the stored features that it reads; request values have none.
+    """
+    frame = pl.DataFrame([values.alias("value"), *(s.alias(str(i)) for i, s in enumerate(inputs))])
+    missing: pl.Expr = pl.lit(NULL_VALUE)
+    for reason in (OUTSIDE_MAX_AGE, NOT_FOUND):
+        so = pl.any_horizontal(pl.lit(False), pl.exclude("value") == reason)
+        missing = pl.when(so).then(pl.lit(reason)).otherwise(missing)
+    found = pl.when(pl.col("value").is_not_null()).then(pl.lit(PRESENT)).otherwise(missing)
+    return frame.select(found.alias(values.name)).to_series()
 
 
 def _add(stored: dict[str, list[str]], group: str, feature: str) -> None:

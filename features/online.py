@@ -106,6 +106,11 @@ def _answer(row: OnlineRow | None, group: FeatureGroup, now: datetime) -> tuple[
     return row, PRESENT
 
 
+def _oldest(times: tuple[datetime | None, ...]) -> datetime | None:
+    """As of when a derived value stands: its oldest input."""
+    return min((t for t in times if t is not None), default=None)
+
+
 def _status(row_status: str, value: Any) -> str:
     return NULL_VALUE if row_status == PRESENT and value is None else row_status
 
@@ -129,11 +134,14 @@ def _response(
         given = [entities[n] for n in selection.request if n not in request]
         given += [pl.Series(n, v if isinstance(v, list) else [v] * entities.height) for n, v in request.items()]
         frame = deriving.evaluate(frame.with_columns(given), selection)
-        for name, _, _ in selection.derived:
+        for name, _, columns in selection.derived:
+            read = [c for c in columns.values() if c in statuses]
             where[name] = name
             values[name], dtypes[name] = frame[name].to_list(), frame.schema[name]
-            statuses[name] = [_status(PRESENT, v) for v in values[name]]
-            moments[name] = [None] * len(values[name])
+            statuses[name] = deriving.status(
+                frame[name], [pl.Series(statuses[c], dtype=pl.String) for c in read]
+            ).to_list()
+            moments[name] = [_oldest(times) for times in zip(*(moments[c] for c in read), strict=True)]
     out = selection.outputs
     return OnlineResponse(
         entities,

@@ -18,7 +18,7 @@ from features.feature_group import FeatureGroup
 from features.feature_rows import EVENT, PLAN
 from features.feature_service import FeatureService
 from features.fingerprint import fingerprint
-from features.point_in_time import NULL_VALUE, PRESENT, History, feature_status, join, with_availability
+from features.point_in_time import History, feature_status, join, with_availability
 from features.registry import Registry
 from features.stores import FeatureTable, OfflineStore
 from features.times import utc_column
@@ -96,7 +96,7 @@ class HistoricalRetrieval:
             work = pl.concat([work, renamed], how="horizontal")
             for feature in wanted:
                 statuses[column(name, feature)] = answers.select(feature_status(feature)).to_series()
-            groups[name] = _provenance(group, table, version)
+            groups[name] = provenance(group, table, version)
         frame, shown = _output(given, work, statuses, selection)
         manifest = {
             "features": [str(ref) for ref in selection.refs],
@@ -166,7 +166,7 @@ def _refuse_collisions(given: pl.DataFrame, selection: Selection) -> None:
         raise InvalidInput(f"the service needs request value(s) {missing} as columns of the entity rows")
 
 
-def _provenance(group: FeatureGroup, table: FeatureTable, version: int | None) -> dict[str, Any]:
+def provenance(group: FeatureGroup, table: FeatureTable, version: int | None) -> dict[str, Any]:
     """What a manifest says of one group."""
     state = table.state()
     sources = table.plan(state.closed).sources if state.closed else {}
@@ -184,14 +184,16 @@ def _output(
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """The entity rows with the answers, and the statuses, under their output names."""
     work = deriving.evaluate(work, selection)
+    known = dict(statuses)
+    for name, _, columns in selection.derived:
+        known[name] = deriving.status(work[name], [known[c] for c in columns.values() if c in known])
     derived = {name for name, _, _ in selection.derived}
     names = {selection.names[ref]: column(ref.group, ref.feature) for ref in selection.refs}
     values, shown = [], []
     for name in selection.outputs:
         if name in derived:
             series = work[name]
-            status = pl.when(pl.col(name).is_null()).then(pl.lit(NULL_VALUE)).otherwise(pl.lit(PRESENT))
-            shown.append(work.select(status.alias(name)).to_series())
+            shown.append(known[name])
         else:
             series = work[names[name]].alias(name)
             shown.append(statuses[names[name]].alias(name))

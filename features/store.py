@@ -20,7 +20,7 @@ from features.materialization import MaterializationRun, Materializer, Progress
 from features.online import OnlineResponse, OnlineRetrieval
 from features.point_in_time import History
 from features.registry import Registry
-from features.retrieval import HistoricalRetrieval, Pins, TrainingSet
+from features.retrieval import HistoricalRetrieval, Pins, TrainingSet, provenance
 from features.source import BOOKKEEPING, EVENT_DATE, FILE_SHA256, INGESTED_AT, RECORD_OFFSET, Source
 from features.stores import OfflineStore, OnlineStore
 from features.sync import Syncer, SyncRun
@@ -151,6 +151,11 @@ class FeatureStore:
         rows = rows if start is None else rows.filter(pl.col(EVENT) >= start)
         rows = rows if end is None else rows.filter(pl.col(EVENT) < end)
         return winners(rows, [*known.keys, EVENT]).filter(~pl.col(DELETED))
+
+    def provenance(self, group: FeatureGroup | str) -> dict[str, Any]:
+        """What a manifest says of a group as it stands: version, fingerprint, table version, sources."""
+        known = self._ready(group)
+        return provenance(known, self._materializer.table(known), None)
 
     def close(self) -> None:
         """Release the online store."""

@@ -17,6 +17,7 @@ from infra.settings import Settings, apply_isolation, environment_kept
 
 _PRIVATE_SERVER = {
     "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",
+    "PREFECT_LOGGING_LEVEL": "CRITICAL",  # the command itself says what went wrong, once
     "PREFECT_LOGGING_TO_API_ENABLED": "false",
     "PREFECT_SERVER_UI_ENABLED": "false",
 }

@@ -82,8 +82,8 @@ class AuditedGroup:
 class Audit:
     """A model version, the run that made it and the data behind that run.
 
-    ``label`` is the label's reference where the manifest names one; ``entity_hash`` and
-    ``content_hash`` identify the entity rows asked and the training set answered.
+    ``label`` is the label's reference where the manifest names one, ``label_group`` the group it came from.
+    ``entity_hash`` and ``content_hash`` identify the entity rows asked and the training set answered.
     """
 
     model: str
@@ -98,6 +98,7 @@ class Audit:
     entity_hash: str
     content_hash: str
     groups: tuple[AuditedGroup, ...]
+    label_group: AuditedGroup | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The whole tree as plain values that fit into JSON; moments in ISO 8601."""
@@ -117,7 +118,7 @@ class Audit:
         data.add(f"entities {self.entity_hash}")
         if self.label is not None:
             data.add(f"label {self.label}")
-        for group in self.groups:
+        for group in [*self.groups, *([self.label_group] if self.label_group else [])]:
             _add_group(tree, group, max_files)
         return tree
 
@@ -145,10 +146,19 @@ def audit(tracker: Tracker, files: SourceFiles, model_name: str, version: str | 
             entity_hash=manifest["entity_hash"],
             content_hash=manifest["content_hash"],
             groups=tuple(_group(name, manifest["groups"], features, files) for name in wanted),
+            label_group=_label_group(manifest.get("label") or {}, files),
         )
     except KeyError as error:
         who = f"model {found.name!r} version {found.version}"
         raise TrackingError(f"{who}: its manifest lacks {error}, so it cannot be traced: train it again") from error
+
+
+def _label_group(label: Mapping[str, Any], files: SourceFiles) -> AuditedGroup | None:
+    """The group that the label came from, where the manifest says what it was computed from."""
+    if "sources" not in label:
+        return None
+    name = Ref.parse(label["ref"]).group
+    return _group(name, {name: label}, [label["ref"]], files)
 
 
 def _group(name: str, groups: Mapping[str, Mapping[str, Any]], features: list[str], files: SourceFiles) -> AuditedGroup:

@@ -13,7 +13,6 @@ from features.entity import DataType
 from features.errors import TrackingError
 from features.examples import LABELLED_AT, examples
 from features.feature_rows import EVENT
-from features.fingerprint import fingerprint
 from features.model import ModelSpec
 from features.store import FeatureStore
 from features.stores import ModelVersion, Tracker
@@ -44,11 +43,10 @@ def train(store: FeatureStore, tracker: Tracker, spec: ModelSpec) -> ModelVersio
     asked = store.get_historical_features(spine, spec.service)
     names = list(asked.features)
     fitted = fit(spec, asked.to_polars(), names, now=store.now(), statuses=asked.statuses)
-    label = store.registry.group(spec.label_ref.group)
     manifest = {
         **asked.manifest,
         "model": spec.name,
-        "label": {"ref": spec.label, "version": label.version, "fingerprint": fingerprint(label)},
+        "label": {"ref": spec.label, **store.provenance(spec.label_ref.group)},
         "predict_after": spec.predict_after,
         "label_delay": spec.label_delay,
     }

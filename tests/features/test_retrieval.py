@@ -240,3 +240,13 @@ def test_the_content_hash_tells_null_nan_order_and_names_apart(values):
         frame.with_columns(pl.col("a").fill_null(values[0])),
     ]
     assert len({content_hash(f) for f in [frame, *others]}) == 5 - (values[0] == values[2])
+
+
+def test_a_derived_feature_is_as_missing_as_its_inputs(store):
+    keys = [{"card_id": 1}, {"card_id": 9}, {"card_id": 2}]
+    online = store.get_online_features(["spending:amount_cents"], keys).to_polars()
+    assert online["amount_cents__status"].to_list() == ["PRESENT", "NOT_FOUND", "NULL_VALUE"]
+    assert online["amount_cents__event_timestamp"].to_list() == [T0 + timedelta(days=1), None, T0]
+    rows = asked(*((k["card_id"], store.now()) for k in keys))
+    offline = store.get_historical_features(rows, ["spending:amount_cents"])
+    assert offline.statuses["amount_cents"].to_list() == online["amount_cents__status"].to_list()

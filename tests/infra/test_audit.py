@@ -55,7 +55,7 @@ MANIFEST = {
     },
     "publish_log_version": 9,
     "history": "backfilled",
-    "label": {"ref": "outcomes:failed", "version": "1.0.0"},
+    "label": {"ref": "outcomes:failed", **group("1.0.0", 4, {"parts": 3})},
     "entity_hash": "e" * 64,
     "rows": 1234,
     "content_hash": "c" * 64,
@@ -134,3 +134,10 @@ def test_what_cannot_be_traced_says_so(tracker, files):
         audit(tracker, files, "nobody")
     with pytest.raises(TrackingError, match="'traced' has no version '7'"):
         audit(tracker, files, "traced", "7")
+
+
+def test_the_label_is_traced_to_its_files_too(tracker, files):
+    outcomes = audit(tracker, files, "traced").label_group
+    assert outcomes is not None
+    assert (outcomes.name, outcomes.table_version, outcomes.features) == ("outcomes", 4, ("outcomes:failed",))
+    assert [file.path for file in outcomes.sources[0].files] == ["a.stdf", "b[1].stdf"]
