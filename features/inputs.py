@@ -11,7 +11,7 @@ import polars as pl
 from features.entity import DataType
 from features.feature_group import FeatureGroup
 from features.feature_rows import CREATED, DELETED, EVENT, winners
-from features.source import EVENT_DATE, INGESTED_AT, Source
+from features.source import EVENT_DATE, FILE_SHA256, INGESTED_AT, RECORD_OFFSET, Source
 from features.stores import FeatureTable, OfflineStore
 from features.times import UTC_US
 
@@ -98,7 +98,8 @@ class Input:
 
     def _records(self, source: Source, raw: pl.LazyFrame) -> pl.LazyFrame:
         if source.keys:
-            raw = raw.sort(INGESTED_AT).unique(subset=[*source.keys, source.event_timestamp], keep="last")
+            # Within one ingestion the later record wins: what is kept must not depend on a scan's order.
+            raw = raw.sort(INGESTED_AT, FILE_SHA256, RECORD_OFFSET).unique(subset=[*source.keys, source.event_timestamp], keep="last")
         arrival = pl.col(source.event_timestamp)
         if source.live_since is not None:
             live = pl.col(INGESTED_AT) >= source.live_since

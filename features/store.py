@@ -71,7 +71,7 @@ class FeatureStore:
         frame = df if isinstance(df, pl.DataFrame) else pl.DataFrame(df)
         rows = known.conform(frame).with_columns(
             pl.lit(None, pl.String).alias(FILE_SHA256),
-            pl.lit(None, pl.Int64).alias(RECORD_OFFSET),
+            pl.int_range(pl.len(), dtype=pl.Int64).alias(RECORD_OFFSET),
             pl.lit(ingestion_stamp(self.offline, known.name, self.now()), UTC_US).alias(INGESTED_AT),
             pl.col(known.event_timestamp).dt.date().alias(EVENT_DATE),
         )

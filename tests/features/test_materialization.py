@@ -257,3 +257,11 @@ def test_a_new_feature_is_null_in_old_rows_until_they_are_computed_again(tmp_pat
     assert new.rows("last_payment")["twice"].to_list() == [None]
     assert new.store.materialize(wider, T0, hours(11)).rows == 1
     assert new.rows("last_payment")["twice"].to_list() == [10.0]
+
+
+def test_of_two_records_with_one_key_in_one_batch_the_later_wins(home):
+    home.now = hours(10)
+    rows = [(1, 1, 5.0, hours(1)), (1, 1, 7.0, hours(1)), *((n, 2, 0.0, hours(2)) for n in range(2, 50))]
+    home.write(rows)
+    home.store.materialize_incremental(last_payment)
+    assert home.rows("last_payment").filter(card_id=1)["amount_last"].to_list() == [7.0]
