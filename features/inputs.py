@@ -99,7 +99,8 @@ class Input:
     def _records(self, source: Source, raw: pl.LazyFrame) -> pl.LazyFrame:
         if source.keys:
             # Within one ingestion the later record wins: what is kept must not depend on a scan's order.
-            raw = raw.sort(INGESTED_AT, FILE_SHA256, RECORD_OFFSET).unique(subset=[*source.keys, source.event_timestamp], keep="last")
+            record = [*source.keys, source.event_timestamp]
+            raw = raw.sort(INGESTED_AT, FILE_SHA256, RECORD_OFFSET).unique(subset=record, keep="last")
         arrival = pl.col(source.event_timestamp)
         if source.live_since is not None:
             live = pl.col(INGESTED_AT) >= source.live_since
