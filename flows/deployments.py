@@ -12,7 +12,6 @@ from typing import Any
 
 from prefect import Flow
 from prefect import serve as serve_deployments
-from prefect.client.orchestration import get_client
 from prefect.deployments.runner import RunnerDeployment
 from prefect.schedules import Cron
 from prefect.settings import temporary_settings
@@ -25,6 +24,7 @@ from flows.ingest import ingest
 from flows.materialize import materialize
 from flows.monitor import monitor
 from flows.nightly import nightly
+from flows.runtime import require_server
 from flows.sync import sync, warm_up
 from flows.train import train
 from infra.settings import Settings
@@ -74,11 +74,8 @@ def serve(settings: Settings) -> None:
         raise SettingsError(
             "setting 'prefect_api_url' is not set: schedules need a Prefect server that runs all the time"
         )
+    require_server(settings.prefect_api_url)
     with temporary_settings({"api.url": settings.prefect_api_url}):
-        with get_client(sync_client=True) as client:
-            if (problem := client.api_healthcheck()) is not None:
-                where = f"setting 'prefect_api_url' is {settings.prefect_api_url!r}"
-                raise SettingsError(f"{where}, where no Prefect server answers ({problem}): start it first")
         serve_deployments(*deployments(settings))
 
 

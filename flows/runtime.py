@@ -30,7 +30,8 @@ def prefect_runtime(settings: Settings, *, wait: bool = True) -> Iterator[None]:
     With ``prefect_api_url`` set, that server is used. Otherwise a private server runs until the block
     ends: it keeps the flow runs in the home's database, but no task runs, events or logs. With
     ``wait=False`` the block starts at once and the first flow waits for the server instead. Raises
-    FeatureFabError if the server does not start. Enter it before anything imports Prefect or MLflow.
+    FeatureFabError if the server does not start, or if none answers at the address that is set. Enter
+    it before anything imports Prefect or MLflow.
     """
     with ExitStack() as stack:
         stack.enter_context(environment_kept())
@@ -42,7 +43,20 @@ def prefect_runtime(settings: Settings, *, wait: bool = True) -> Iterator[None]:
             stack.enter_context(_client_of(f"{server.url}/api"))
             if wait:
                 server.wait_until_healthy("/api/health")
+        else:
+            require_server(settings.prefect_api_url)
         yield
+
+
+def require_server(api_url: str) -> None:
+    """Raise SettingsError unless a Prefect server answers at the address."""
+    from prefect.client.orchestration import get_client  # noqa: PLC0415 - after the environment was set
+    from prefect.settings import temporary_settings  # noqa: PLC0415
+
+    with temporary_settings({"api.url": api_url}), get_client(sync_client=True) as client:
+        if (problem := client.api_healthcheck()) is not None:
+            where = f"setting 'prefect_api_url' is {api_url!r}"
+            raise SettingsError(f"{where}, where no Prefect server answers ({problem}): start it first")
 
 
 def _make_home(settings: Settings) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from prefect import flow
 
-from features.errors import FeatureFabError
+from features.errors import FeatureFabError, SettingsError
 from flows.runtime import prefect_runtime
 from infra.settings import load_settings
 
@@ -101,3 +101,9 @@ def test_a_server_that_cannot_start_is_an_error(tmp_path: Path) -> None:
         prefect_runtime(load_settings(home=tmp_path)),
     ):
         pytest.fail("the block must not run")
+
+
+def test_a_server_that_does_not_answer_is_one_line(tmp_path):
+    settings = load_settings(home=tmp_path, prefect_api_url="http://127.0.0.1:9/api")
+    with pytest.raises(SettingsError, match="where no Prefect server answers"), prefect_runtime(settings):
+        pytest.fail("the block must not be entered")
