@@ -174,13 +174,15 @@ def _entity_rows(group: FeatureGroup, frames: Frames, interval: Interval) -> pl.
         return _evaluate(group, prepared(group, frames), []).head(0).with_columns(pl.lit(None, UTC_US).alias(EVENT))
     results = []
     for number in range(rounds + 1):
-        due = moments.lazy().filter(pl.col(_ROUND) == number).select(*group.keys, EVENT, _UNTIL)
+        due = moments.lazy().filter(pl.col(_ROUND) == number)
+        until = due.select(*group.keys, _UNTIL)
         seen = {
-            name: frames[name].join(due, on=group.keys).filter(pl.col(event_time(origin)) < pl.col(_UNTIL))
+            name: frames[name].join(until, on=group.keys).filter(pl.col(event_time(origin)) < pl.col(_UNTIL))
             for name, origin in group.inputs.items()
         }
-        limited = {name: frame.drop(EVENT, _UNTIL, strict=False) for name, frame in seen.items()}
-        results.append(_evaluate(group, prepared(group, limited), []).join(due.drop(_UNTIL), on=group.keys))
+        limited = {name: frame.drop(_UNTIL) for name, frame in seen.items()}
+        moment = due.select(*group.keys, EVENT)
+        results.append(_evaluate(group, prepared(group, limited), []).join(moment, on=group.keys))
     return pl.concat(results)
 
 

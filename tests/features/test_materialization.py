@@ -265,3 +265,19 @@ def test_of_two_records_with_one_key_in_one_batch_the_later_wins(home):
     home.write(rows)
     home.store.materialize_incremental(last_payment)
     assert home.rows("last_payment").filter(card_id=1)["amount_last"].to_list() == [7.0]
+
+
+def test_the_entity_grain_reads_groups_and_sources_whose_time_is_called_event_timestamp(tmp_path):
+    schema = {"card_id": pl.Int64, "amount": pl.Float64, "event_timestamp": pl.Datetime("us", "UTC")}
+    named_alike = Source("named_alike", schema=schema, event_timestamp="event_timestamp")
+    counted = FeatureGroup("counted", "1.0.0", card, named_alike, sessions.features, grain="entity", every="1d", **ABOUT)
+    summed = [Feature("sum_of_last", pl.col("amount_last").sum())]
+    above = FeatureGroup("above", "1.0.0", card, last_payment, summed, grain="entity", settle="2h", **ABOUT)
+    home = Home(tmp_path, [counted, last_payment, above])
+    home.now = hours(30)
+    home.write([(1, 1, 5.0, hours(1)), (2, 1, 6.0, hours(2))])
+    home.store.write_source(named_alike, pl.DataFrame([(1, 5.0, hours(1)), (1, 6.0, hours(2))], schema, orient="row"))
+    for one in (counted, last_payment, above):
+        home.store.materialize_incremental(one)
+    assert home.rows("counted").select("event_timestamp", "n", "total").rows() == [(hours(24), 2, 11.0)]
+    assert home.rows("above").select("event_timestamp", "sum_of_last").rows() == [(hours(2), 11.0)]
