@@ -172,6 +172,8 @@ class Materializer:
         by = scope_columns(group)
         if plan.kind != "incremental" or plan.previous is None or group.grain == "window":
             return None
+        if not set(by) <= {*group.keys, first_time(group)}:
+            return None  # the table does not say which of its rows belong to these values: some might be gone
         if any(after is None for after, version in plan.sources.values() if version is not None):
             return None
         parts = self._revisited(group, inputs, plan)

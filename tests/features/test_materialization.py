@@ -270,7 +270,9 @@ def test_of_two_records_with_one_key_in_one_batch_the_later_wins(home):
 def test_the_entity_grain_reads_groups_and_sources_whose_time_is_called_event_timestamp(tmp_path):
     schema = {"card_id": pl.Int64, "amount": pl.Float64, "event_timestamp": pl.Datetime("us", "UTC")}
     named_alike = Source("named_alike", schema=schema, event_timestamp="event_timestamp")
-    counted = FeatureGroup("counted", "1.0.0", card, named_alike, sessions.features, grain="entity", every="1d", **ABOUT)
+    counted = FeatureGroup(
+        "counted", "1.0.0", card, named_alike, sessions.features, grain="entity", every="1d", **ABOUT
+    )
     summed = [Feature("sum_of_last", pl.col("amount_last").sum())]
     above = FeatureGroup("above", "1.0.0", card, last_payment, summed, grain="entity", settle="2h", **ABOUT)
     home = Home(tmp_path, [counted, last_payment, above])
@@ -281,3 +283,19 @@ def test_the_entity_grain_reads_groups_and_sources_whose_time_is_called_event_ti
         home.store.materialize_incremental(one)
     assert home.rows("counted").select("event_timestamp", "n", "total").rows() == [(hours(24), 2, 11.0)]
     assert home.rows("above").select("event_timestamp", "sum_of_last").rows() == [(hours(2), 11.0)]
+
+
+def test_an_increment_leaves_alone_what_other_values_of_prepare_by_had_made(tmp_path):
+    raw = Source("raw", {**payments.schema, "shop": pl.String}, "at", keys=["payment_id"])
+    before = pl.int_range(pl.len()).over("shop", order_by="at")
+    within = {"prepare": lambda frame: frame.with_columns(before=before), "prepare_by": ["shop"]}
+    queue = FeatureGroup(
+        "queue", "1.0.0", card, raw, [Feature("before", pl.col("before"))], grain="event", **within, **ABOUT
+    )
+    home = Home(tmp_path, [queue])
+    for number, shop in enumerate("aba", 1):
+        home.now = hours(10 + number)
+        row = (number, number, 1.0, hours(number), shop)
+        home.store.write_source(raw, pl.DataFrame([row], raw.schema, orient="row"))
+        assert home.store.materialize_incremental(queue).rows == 1
+    assert sorted(home.rows("queue").select("card_id", "before").rows()) == [(1, 0), (2, 0), (3, 1)]
