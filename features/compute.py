@@ -28,6 +28,7 @@ _ROUND = "_round"
 _BOUNDARY = "_boundary"
 _FIRST = "_first_boundary"
 _PRESENT = "_present"
+_GROUP = "_key_group"
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,10 @@ def prepared(group: FeatureGroup, frames: Frames) -> pl.LazyFrame:
         return next(iter(frames.values()))
     named = isinstance(group.source, Mapping)
     frame = group.prepare(**frames) if named else group.prepare(next(iter(frames.values())))
-    return frame if ARRIVAL in frame.collect_schema() else _with_arrival(group, frame, frames)
+    if ARRIVAL not in frame.collect_schema():
+        return _with_arrival(group, frame, frames)
+    # A row that looked at others is known when they are, whatever arrival of its own it kept.
+    return _with_arrival(group, frame.drop(ARRIVAL), frames) if group.prepare_by else frame
 
 
 def compute(group: FeatureGroup, frames: Frames, interval: Interval) -> pl.DataFrame:
@@ -133,9 +137,16 @@ def _with_arrival(group: FeatureGroup, frame: pl.LazyFrame, frames: Frames) -> p
         frames[name].select(*by, pl.col(event_time(origin)).alias(time), ARRIVAL)
         for name, origin in group.inputs.items()
     ]
+    known = pl.concat(raw, how="vertical_relaxed").sort(time)
     newest = pl.col(ARRIVAL).cum_max()
-    known = pl.concat(raw).sort(time).with_columns(newest.over(by) if by else newest)
-    return frame.sort(time).join_asof(known, on=time, by=by or None, strategy="backward", check_sortedness=False)
+    if not by:
+        return frame.sort(time).join_asof(known.with_columns(newest), on=time, strategy="backward")
+    # By number: an as-of join by the values themselves would find nothing for a null among them.
+    numbers = known.select(by).unique().with_row_index(_GROUP)
+    known = known.join(numbers, on=by, nulls_equal=True, maintain_order="left").with_columns(newest.over(_GROUP))
+    frame = frame.join(numbers, on=by, how="left", nulls_equal=True).sort(time)
+    found = frame.join_asof(known.drop(by), on=time, by=_GROUP, strategy="backward", check_sortedness=False)
+    return found.drop(_GROUP)
 
 
 def _evaluate(group: FeatureGroup, frame: pl.LazyFrame, by: list[str]) -> pl.LazyFrame:

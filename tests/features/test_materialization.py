@@ -299,3 +299,19 @@ def test_an_increment_leaves_alone_what_other_values_of_prepare_by_had_made(tmp_
         home.store.write_source(raw, pl.DataFrame([row], raw.schema, orient="row"))
         assert home.store.materialize_incremental(queue).rows == 1
     assert sorted(home.rows("queue").select("card_id", "before").rows()) == [(1, 0), (2, 0), (3, 1)]
+
+
+@pytest.mark.parametrize("shop", ["a", None])
+def test_a_counterfactual_row_is_known_when_the_late_rows_are_that_prepare_looked_at(tmp_path, shop):
+    raw = Source("raw", {**payments.schema, "shop": pl.String}, "at", keys=["payment_id"], live_since=T0)
+    earlier = pl.col("amount").shift().over("shop", order_by="at")
+    within = {"prepare": lambda frame: frame.with_columns(earlier=earlier), "prepare_by": ["shop"]}
+    one = FeatureGroup("g", "1.0.0", card, raw, [Feature("v", pl.col("earlier"))], grain="event", **within, **ABOUT)
+    home = Home(tmp_path, [one])
+    for now, row in ((2, (2, 1, 20.0, hours(2), shop)), (10, (1, 1, 10.0, hours(1), shop))):
+        home.now = hours(now)
+        home.store.write_source(raw, pl.DataFrame([row], raw.schema, orient="row"))
+    home.now = hours(12)
+    home.store.materialize(one, T0, hours(12))
+    asked = pl.DataFrame({"card_id": [1, 1], "event_timestamp": [hours(9), hours(10)]})
+    assert home.store.get_historical_features(asked, ["g:v"]).to_polars()["v"].to_list() == [None, 10.0]
