@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 import polars as pl
 
@@ -116,15 +117,20 @@ class Materializer:
         """Where an incremental run begins: for windows at the first boundary that can have changed."""
         if group.grain != "window" or plan.previous is None:
             return BEGINNING
-        moments = [plan.previous]
+        first, by = next(iter(inputs.values())), list(group.prepare_by)
+        moments: list[Any] = [plan.previous]
         for name, item in inputs.items():
             after, version = plan.sources[name]
             if after is None and version is not None:
                 return BEGINNING
-            changed = item.changes(after, version, [item.time])
-            if not changed.is_empty():
-                moments.append(changed.select(pl.col(item.time).min()).item())
-        return min(moments)
+            changed = item.changes(after, version, [*by, item.time])
+            if by and not changed.is_empty():
+                # What `prepare` makes of any row of these keys may have changed, of earlier ones too.
+                touched = first.scan(plan.sources[first.name][1], plan.stamp, scope=changed.select(by).unique())
+                moments.append(touched.select(pl.col(first.time).min()).collect().item())
+            moments.append(changed[item.time].min())
+        earliest: datetime = min(moment for moment in moments if moment is not None)
+        return earliest
 
     def _with_chunks(self, inputs: dict[str, Input], plan: Plan, start: datetime, end: datetime) -> Plan:
         """Cut [start, end) at dates so that a chunk has about ``chunk_rows`` rows of the first input."""
@@ -237,6 +243,9 @@ class Materializer:
             longest = max(micros(f.window or "") for f in group.features)
             start = max(BEGINNING, interval.start - timedelta(microseconds=longest) - duration(group.every or "0s"))
             frames = {n: i.scan(versions[n], plan.stamp, start, interval.end) for n, i in inputs.items()}
+            if group.prepare_by:
+                whole = pl.concat([f.select(by) for f in frames.values()], how="vertical_relaxed").unique().collect()
+                frames = {n: i.scan(versions[n], plan.stamp, scope=whole) for n, i in inputs.items()}
             return frames, None
         if by == [first_time(group)]:
             start = max(BEGINNING, interval.start)

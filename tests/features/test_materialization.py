@@ -315,3 +315,20 @@ def test_a_counterfactual_row_is_known_when_the_late_rows_are_that_prepare_looke
     home.store.materialize(one, T0, hours(12))
     asked = pl.DataFrame({"card_id": [1, 1], "event_timestamp": [hours(9), hours(10)]})
     assert home.store.get_historical_features(asked, ["g:v"]).to_polars()["v"].to_list() == [None, 10.0]
+
+
+@pytest.mark.parametrize("chunk_rows", [5_000_000, 1])
+def test_windows_see_whole_what_prepare_may_look_across(tmp_path, chunk_rows):
+    within = {"prepare": lambda frame: frame.with_columns(size=pl.len().over("card_id")), "prepare_by": ["card_id"]}
+    largest = Feature("size", pl.col("size").max(), window="6h")
+    one = group("sized", [largest], grain="window", every="6h", **within)
+    home = Home(tmp_path, [one], chunk_rows)
+    home.now = hours(30)
+    home.write([(1, 1, 1.0, hours(20)), (2, 1, 1.0, hours(23))])
+    home.store.materialize_incremental(one)
+    home.now = hours(100)
+    home.write([(3, 1, 1.0, hours(48))])  # on the next day, it changes what was made of the day before
+    home.store.materialize_incremental(one)
+    found = home.rows("sized").sort("event_timestamp")
+    assert found["event_timestamp"].to_list() == [hours(24), hours(30), hours(54), hours(60)]
+    assert found["size"].to_list() == [3, None, 3, None]
