@@ -5,6 +5,7 @@ The same expression object runs offline over a frame and online over a request.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -37,10 +38,6 @@ class Selection:
         own = [self.names[ref] for ref in self.refs]
         return own + [name for name, _, _ in self.derived if name not in own]
 
-    def stored_refs(self) -> list[Ref]:
-        """The refs whose values come from a store."""
-        return [r for r in self.refs if r.feature in self.stored.get(r.group, ())]
-
 
 def select(
     registry: Registry, features: FeatureService | Sequence[str], *, full_feature_names: bool = False
@@ -53,16 +50,16 @@ def select(
     refs = registry.resolve(features)
     service = features if isinstance(features, FeatureService) else None
     names = {ref: ref.full_name if full_feature_names else ref.feature for ref in refs}
-    doubled = sorted({n for n in names.values() if list(names.values()).count(n) > 1})
+    doubled = sorted(n for n, times in Counter(names.values()).items() if times > 1)
     if doubled:
         raise DefinitionError(f"feature name(s) {doubled} come from several groups: ask with full_feature_names=True")
-    stored: dict[str, list[str]] = {}
+    stored: dict[str, dict[str, None]] = {}
     derived: list[tuple[str, Feature, Mapping[str, str]]] = []
     for ref in refs:
         group = registry.group(ref.group)
         own = {f.name: f for f in group.derived}.get(ref.feature)
         if own is None:
-            _add(stored, group.name, ref.feature)
+            stored.setdefault(group.name, {})[ref.feature] = None
         else:
             derived.append((names[ref], own, _group_columns(group, own, stored)))
     request = list(service.request or {}) if service else []
@@ -70,7 +67,7 @@ def select(
         if feature.name in names.values():
             raise DefinitionError(f"derived feature {feature.name!r} has the name of another output: rename it")
         derived.append((feature.name, feature, _service_columns(registry, names, feature, request)))
-    return Selection(refs, stored, names, derived, request)
+    return Selection(refs, {name: list(read) for name, read in stored.items()}, names, derived, request)
 
 
 def column(group: str, feature: str) -> str:
@@ -100,20 +97,14 @@ def status(values: pl.Series, inputs: Sequence[pl.Series]) -> pl.Series:
     return frame.select(found.alias(values.name)).to_series()
 
 
-def _add(stored: dict[str, list[str]], group: str, feature: str) -> None:
-    features = stored.setdefault(group, [])
-    if feature not in features:
-        features.append(feature)
-
-
-def _group_columns(group: FeatureGroup, feature: Feature, stored: dict[str, list[str]]) -> dict[str, str]:
+def _group_columns(group: FeatureGroup, feature: Feature, stored: dict[str, dict[str, None]]) -> dict[str, str]:
     """What a group's derived feature reads: features of the same group by short name."""
     columns = {}
     for root in feature.expr.meta.root_names():
         if root not in group.feature_names:
             where = f"derived feature {group.name}:{feature.name}"
             raise DefinitionError(f"{where} reads {root!r}, which is not a stored feature of its group")
-        _add(stored, group.name, root)
+        stored.setdefault(group.name, {})[root] = None
         columns[root] = column(group.name, root)
     return columns
 

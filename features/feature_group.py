@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from datetime import timedelta
@@ -150,7 +151,7 @@ def _check(group: FeatureGroup) -> None:
     names = [f.name for f in (*group.features, *group.derived)]
     if not group.features:
         raise DefinitionError(f"{who} has no features: add at least one")
-    doubled = sorted({n for n in names if names.count(n) > 1} | (set(names) & set(group.keys)))
+    doubled = sorted({n for n, times in Counter(names).items() if times > 1} | (set(names) & set(group.keys)))
     if doubled:
         raise DefinitionError(f"{who}: the name(s) {doubled} are used twice; rename one of them")
     if not group.inputs:

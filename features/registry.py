@@ -62,11 +62,12 @@ class Registry:
     def resolve(self, features: FeatureService | Iterable[str]) -> list[Ref]:
         """Check references against the definitions and return them in order, without repeats."""
         refs = features.refs if isinstance(features, FeatureService) else [Ref.parse(f) for f in features]
+        groups = {ref.group: self.group(ref.group) for ref in refs}
+        known = {name: {f.name: None for f in (*g.features, *g.derived)} for name, g in groups.items()}
         for ref in refs:
-            group = self.group(ref.group)
-            known = [f.name for f in (*group.features, *group.derived)]
-            if ref.feature not in known:
-                raise NotRegistered(f"feature {str(ref)!r} is not defined; {group.name!r} has {known}")
+            group = groups[ref.group]
+            if ref.feature not in known[ref.group]:
+                raise NotRegistered(f"feature {str(ref)!r} is not defined; {group.name!r} has {list(known[ref.group])}")
             if ref.major not in (None, group.major):
                 raise NotRegistered(
                     f"{str(ref)!r} asks for major {ref.major}, the registry defines {group.name!r} {group.version}"
