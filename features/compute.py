@@ -16,9 +16,10 @@ import polars as pl
 from features.entity import DataType
 from features.errors import DefinitionError
 from features.feature_group import FeatureGroup
-from features.feature_rows import EVENT, stored_dtype
+from features.feature_rows import EVENT
 from features.inputs import ARRIVAL, event_time, upstream_dtypes
 from features.source import BOOKKEEPING, Source
+from features.stored_types import key_dtypes, stored_dtype
 from features.times import UTC_US, micros
 
 Frames = Mapping[str, pl.LazyFrame]
@@ -73,8 +74,7 @@ def stored_schema(group: FeatureGroup) -> dict[str, DataType]:
     except pl.exceptions.PolarsError as error:
         reason = str(error).splitlines()[0]
         raise DefinitionError(f"{who} does not fit its inputs: {reason}; mend the expression or `prepare`") from error
-    schema: dict[str, DataType] = {key: group.entity.keys[key] for key in group.keys}
-    return schema | {name: stored_dtype(who, name, computed[name]) for name in group.feature_names}
+    return key_dtypes(group.entity) | {name: stored_dtype(who, name, computed[name]) for name in group.feature_names}
 
 
 def prepared(group: FeatureGroup, frames: Frames) -> pl.LazyFrame:
@@ -119,9 +119,17 @@ def _check_inputs(group: FeatureGroup, frames: Frames, who: str) -> None:
     """Refuse inputs that lack the columns by which the engine keeps rows together."""
     needed = list(group.prepare_by) or (group.keys if group.grain == "entity" else [])
     for name, frame in frames.items():
-        missing = [c for c in needed if c not in frame.collect_schema()]
+        there = frame.collect_schema()
+        missing = [c for c in needed if c not in there]
         if missing:
             raise DefinitionError(f"{who}: input {name!r} lacks column(s) {missing}; add them or change `prepare_by`")
+        for column, dtype in key_dtypes(group.entity).items():
+            given = there.get(column, dtype)
+            if column in needed and given != dtype and not (given.is_integer() and dtype.is_integer()):
+                raise DefinitionError(
+                    f"{who}: {column!r} is {given} in input {name!r} and {dtype} in entity {group.entity.name!r}: "
+                    f"declare it alike"
+                )
     if group.grain == "entity" and not set(group.prepare_by) <= set(group.keys):
         raise DefinitionError(f"{who}: with grain 'entity', `prepare_by` may name entity keys only ({group.keys})")
 

@@ -8,12 +8,10 @@ rows), ``_epoch`` (grows with each rollback), ``_deleted`` (tombstone). Rows are
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import cast
 
 import polars as pl
 
 from features.entity import DataType
-from features.errors import DefinitionError
 from features.source import EVENT_DATE
 from features.times import UTC_US
 
@@ -29,14 +27,6 @@ ORDER = [EPOCH, EVENT, CREATED]
 TOLERANCE = 1e-9
 """Relative difference above which two floats count as different values."""
 
-_SIGNED: dict[type[pl.DataType], DataType] = {
-    pl.UInt8: pl.Int16(),
-    pl.UInt16: pl.Int32(),
-    pl.UInt32: pl.Int64(),
-    pl.UInt64: pl.Int64(),
-}
-_STORED = (pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.Float32, pl.Float64, pl.Boolean, pl.String, pl.Binary, pl.Date)
-
 
 def table_columns(features: Mapping[str, DataType], keys: Sequence[str]) -> dict[str, DataType]:
     """The columns of a feature table: keys, times and bookkeeping first, so that statistics cover them.
@@ -47,26 +37,6 @@ def table_columns(features: Mapping[str, DataType], keys: Sequence[str]) -> dict
     bookkeeping |= {EPOCH: pl.Int64(), DELETED: pl.Boolean(), EVENT_DATE: pl.Date()}
     rest = {name: dtype for name, dtype in features.items() if name not in keys}
     return {**{k: features[k] for k in keys}, **bookkeeping, **rest}
-
-
-def stored_dtype(owner: str, column: str, dtype: DataType) -> DataType:
-    """The type a column is stored with, alike offline and online.
-
-    Unsigned integers become the next wider signed type, categories strings, times UTC microseconds.
-    Raises DefinitionError for a type that Delta cannot hold.
-    """
-    base = dtype.base_type()
-    if base in _SIGNED:
-        return _SIGNED[base]
-    if isinstance(dtype, pl.Categorical | pl.Enum) or dtype in (pl.Categorical, pl.Enum):
-        return pl.String()
-    if isinstance(dtype, pl.Datetime) or dtype == pl.Datetime:
-        return UTC_US
-    if isinstance(dtype, pl.List):
-        return pl.List(stored_dtype(owner, column, cast("DataType", dtype.inner)))
-    if dtype in _STORED or isinstance(dtype, pl.Decimal):
-        return dtype
-    raise DefinitionError(f"{owner}: {column!r} is {dtype}, which cannot be stored: cast it to a number or string")
 
 
 def winners(rows: pl.LazyFrame, by: Sequence[str]) -> pl.LazyFrame:

@@ -16,9 +16,10 @@ from features.entity import DataType
 from features.errors import InvalidInput
 from features.feature_group import FeatureGroup
 from features.feature_service import FeatureService
-from features.point_in_time import NOT_FOUND, NULL_VALUE, OUTSIDE_MAX_AGE, PRESENT
+from features.point_in_time import NOT_FOUND, NULL_VALUE, OUTSIDE_MAX_AGE, PRESENT, entity_keys
 from features.registry import Registry
 from features.retrieval import as_frame
+from features.stored_types import key_dtypes
 from features.stores import OnlineRow, OnlineStore
 from features.times import UTC_US
 
@@ -83,17 +84,7 @@ class OnlineRetrieval:
 
 
 def _keys(group: FeatureGroup, entities: pl.DataFrame) -> list[tuple[Any, ...]]:
-    missing = [k for k in group.keys if k not in entities.columns]
-    if missing and entities.height:
-        there = entities.columns
-        raise InvalidInput(f"the entity rows lack key column(s) {missing} of {group.name!r}; they have {there}")
-    if not entities.height:
-        return []
-    try:
-        return entities.select(pl.col(k).cast(t) for k, t in group.entity.keys.items()).rows()
-    except pl.exceptions.PolarsError as error:
-        reason = str(error).splitlines()[0]
-        raise InvalidInput(f"an entity key of {group.name!r} does not fit its type: {reason}") from error
+    return entity_keys(entities, key_dtypes(group.entity)).rows() if entities.height else []
 
 
 def _answer(row: OnlineRow | None, group: FeatureGroup, now: datetime) -> tuple[OnlineRow | None, str]:

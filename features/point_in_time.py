@@ -16,6 +16,7 @@ import polars as pl
 from features.entity import DataType
 from features.errors import InvalidInput
 from features.feature_rows import AS_IF, CREATED, DELETED, EVENT, ORDER, PLAN
+from features.stored_types import cast_exactly
 from features.times import UTC_US
 
 History = Literal["backfilled", "as_served"]
@@ -76,10 +77,8 @@ def join(
     (PRESENT, NOT_FOUND or OUTSIDE_MAX_AGE). Rows later than ``now`` see what is visible now; ttl is
     measured to the row's own time; null keys match nothing.
     """
-    left = _keyed(asked, keys).with_columns(
-        pl.min_horizontal(EVENT, pl.lit(now, UTC_US)).alias(AVAILABLE), pl.col(EVENT).alias(_ASKED)
-    )
-    left = left.drop(EVENT).with_row_index(_ROW)
+    left = entity_keys(asked, keys).with_columns(asked[EVENT].alias(_ASKED))
+    left = left.with_columns(pl.min_horizontal(_ASKED, pl.lit(now, UTC_US)).alias(AVAILABLE)).with_row_index(_ROW)
     whole = left.filter(pl.all_horizontal(pl.col(k).is_not_null() for k in keys))
     right = served(rows, list(keys)).select(*keys, AVAILABLE, EVENT, DELETED, *features)
     found = (
@@ -104,13 +103,9 @@ def feature_status(feature: str, row_status: str = "status") -> pl.Expr:
     return pl.when(empty).then(pl.lit(NULL_VALUE)).otherwise(pl.col(row_status))
 
 
-def _keyed(asked: pl.DataFrame, keys: Mapping[str, DataType]) -> pl.DataFrame:
-    """The key columns in their declared types and the moment; InvalidInput if a key does not fit."""
+def entity_keys(asked: pl.DataFrame, keys: Mapping[str, DataType]) -> pl.DataFrame:
+    """The key columns of entity rows in their stored types; InvalidInput if one is missing or does not fit."""
     missing = [k for k in keys if k not in asked.columns]
     if missing:
         raise InvalidInput(f"the entity rows lack key column(s) {missing}; they have {asked.columns}")
-    try:
-        return asked.select([pl.col(k).cast(t) for k, t in keys.items()] + [pl.col(EVENT)])
-    except pl.exceptions.PolarsError as error:
-        reason = str(error).splitlines()[0]
-        raise InvalidInput(f"an entity key does not fit its declared type {dict(keys)}: {reason}") from error
+    return cast_exactly(asked, keys, f"an entity key does not fit its declared type {dict(keys)}")

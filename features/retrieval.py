@@ -20,6 +20,7 @@ from features.feature_service import FeatureService
 from features.fingerprint import fingerprint
 from features.point_in_time import History, feature_status, join, with_availability
 from features.registry import Registry
+from features.stored_types import key_dtypes
 from features.stores import FeatureTable, OfflineStore
 from features.times import utc_column
 
@@ -127,7 +128,7 @@ class HistoricalRetrieval:
         log = self._offline.publications(group.table_id, (pins or {}).get("publish_log"))
         log = log.filter(pl.col("target") == self._target)
         available = with_availability(rows, log, history, online=group.online)
-        keys = {k: stored_schema(group)[k] for k in group.keys}
+        keys = key_dtypes(group.entity)
         return join(asked, available, keys=keys, features=list(wanted), now=now, ttl=group.ttl_span)
 
 

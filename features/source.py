@@ -10,6 +10,7 @@ import polars as pl
 
 from features.entity import DataType, check_name
 from features.errors import DefinitionError, InvalidInput
+from features.stored_types import cast_exactly, stored_dtype
 from features.times import UTC_US, as_utc, utc_column
 
 FILE_SHA256 = "_file_sha256"
@@ -54,19 +55,24 @@ class Source:
         for column in [*(self.keys or ()), *self.columns]:
             if column not in self.schema:
                 raise DefinitionError(f"source {self.name!r}: column {column!r} is not in its schema")
-        for column in self.schema:
+        for column, dtype in self.schema.items():
             if column in BOOKKEEPING:
                 raise DefinitionError(f"source {self.name!r}: column {column!r} is reserved; rename it")
+            stored_dtype(f"source {self.name!r}", column, dtype)  # refuses what no table can hold
         if self.live_since is not None:
             object.__setattr__(self, "live_since", as_utc(self.live_since))
 
     @property
     def dtypes(self) -> dict[str, DataType]:
-        """The stored schema: the declared columns, event time as UTC microseconds."""
+        """The stored schema: the declared columns as tables keep them, event time as UTC microseconds."""
+        return {c: stored_dtype(f"source {self.name!r}", c, t) for c, t in self._declared.items()}
+
+    @property
+    def _declared(self) -> dict[str, DataType]:
         return {**self.schema, self.event_timestamp: UTC_US}
 
     def conform(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """The frame's declared columns in declared order and types; other columns are dropped.
+        """The frame's declared columns in declared order and stored types; other columns are dropped.
 
         Raises InvalidInput naming the columns that are missing or cannot be cast without loss.
         """
@@ -74,18 +80,10 @@ class Source:
         if missing:
             raise InvalidInput(f"source {self.name!r}: the rows lack column(s) {missing}; add them")
         time = self.event_timestamp
-        exprs = [utc_column(c, frame.schema[c]) if c == time else pl.col(c).cast(t) for c, t in self.dtypes.items()]
-        try:
-            conformed = frame.select(exprs)
-        except pl.exceptions.PolarsError as error:
-            reason = str(error).splitlines()[0]
-            raise InvalidInput(f"source {self.name!r}: a column has the wrong type: {reason}") from error
-        cut = [c for c, t in self.schema.items() if frame.schema[c].is_float() and conformed.schema[c].is_integer()]
-        for column in cut:
-            if not conformed[column].cast(pl.Float64).eq_missing(frame[column].cast(pl.Float64)).all():
-                raise InvalidInput(
-                    f"source {self.name!r}: {column!r} holds fractions, its type is an integer: round them"
-                )
+        frame = frame.with_columns(utc_column(time, frame.schema[time]))
+        complaint = f"source {self.name!r}: a column has the wrong type"
+        # First to what is declared (a category must be one, a small number small), then to what is stored.
+        conformed = cast_exactly(cast_exactly(frame, self._declared, complaint), self.dtypes, complaint)
         if nulls := conformed[time].null_count():
             raise InvalidInput(f"source {self.name!r}: {nulls} row(s) have no {time!r}; every event needs its time")
         return conformed

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 
 import polars as pl
 import pytest
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 
 import oracle
 from features import Entity, Feature, FeatureGroup, FeatureStore, Registry, Source
-from features.errors import DefinitionChanged, InvalidInput
+from features.compute import stored_schema
+from features.errors import DefinitionChanged, DefinitionError, InvalidInput
 from features.source import INGESTED_AT
 from infra.storage.delta import DeltaLake
 from infra.storage.memory_store import MemoryOnlineStore
@@ -332,3 +334,60 @@ def test_windows_see_whole_what_prepare_may_look_across(tmp_path, chunk_rows):
     found = home.rows("sized").sort("event_timestamp")
     assert found["event_timestamp"].to_list() == [hours(24), hours(30), hours(54), hours(60)]
     assert found["size"].to_list() == [3, None, 3, None]
+
+
+TYPED = [
+    (pl.UInt8, [1, 255], pl.Int16),
+    (pl.UInt64, [1, 2**63 - 1], pl.Int64),
+    (pl.Categorical, ["b", "a"], pl.String),
+    (pl.Enum(["lo", "hi"]), ["lo", "hi"], pl.String),
+    (pl.Decimal(10, 2), [Decimal("1.10"), Decimal("2.20")], pl.Decimal(10, 2)),
+    (pl.Date, [date(2026, 1, 1), date(2026, 1, 2)], pl.Date),
+    (pl.Datetime("ns"), [datetime(2026, 1, 1), datetime(2026, 1, 2)], pl.Datetime("us", "UTC")),  # noqa: DTZ001
+    (pl.Datetime("ms", "America/New_York"), [T0, T0 + HOUR], pl.Datetime("us", "UTC")),
+]
+
+
+@pytest.mark.parametrize(("declared", "values", "stored"), TYPED, ids=lambda v: str(v) if isinstance(v, type) else None)
+def test_every_type_of_a_key_and_a_feature_stays_alike_in_sources_tables_and_answers(
+    tmp_path, declared, values, stored
+):
+    thing = Entity("thing", keys={"thing_id": declared})
+    schema = {"thing_id": declared, "amount": pl.Float64, "at": pl.Datetime("us", "UTC")}
+    typed = Source("typed", schema=schema, event_timestamp="at")
+    settled = [Feature("same", pl.col("thing_id").last())]
+    groups = [
+        FeatureGroup("entity", "1.0.0", thing, typed, settled, grain="entity", settle="1h", **ABOUT),
+        FeatureGroup("event", "1.0.0", thing, typed, [Feature("a", pl.col("amount"))], grain="event", **ABOUT),
+        FeatureGroup(
+            "w", "1.0.0", thing, typed, [Feature("w", pl.len(), window="1d")], grain="window", every="6h", **ABOUT
+        ),
+    ]
+    home = Home(tmp_path, groups)
+    ids = pl.Series("thing_id", values, dtype=declared)
+    for hour in (1, 2):
+        home.now = hours(20 + hour)
+        rows = pl.DataFrame({"thing_id": ids, "amount": [1.0, 2.0], "at": [hours(hour), hours(hour)]})
+        home.store.write_source(typed, rows)
+        for one in groups:
+            home.store.materialize_incremental(one)
+            home.store.sync(one)
+    refs = ["entity:same", "event:a", "w:w"]
+    asked = pl.DataFrame({"thing_id": ids, "event_timestamp": [home.now + HOUR] * 2})
+    offline = home.store.get_historical_features(asked, refs).to_polars().select("same", "a", "w")
+    online = home.store.get_online_features(refs, pl.DataFrame({"thing_id": ids})).to_polars().select("same", "a", "w")
+    assert offline.equals(online)
+    assert offline.schema["same"] == stored
+    assert offline.select("a", "w").rows() == [(1.0, 2), (2.0, 2)]
+    assert home.store.materialize("entity", T0, hours(10)).rows == 0
+
+
+def test_types_that_no_table_can_hold_are_refused_where_they_are_declared():
+    with pytest.raises(DefinitionError, match=r"'span' is Duration.*cannot be stored"):
+        Source("s", {"span": pl.Duration(), "at": pl.Datetime()}, "at")
+    text = Source("s", {"card_id": pl.String(), "at": pl.Datetime()}, "at")
+    one = FeatureGroup("g", "1.0.0", card, text, [Feature("n", pl.len())], grain="entity", settle="1h", **ABOUT)
+    with pytest.raises(
+        DefinitionError, match="'card_id' is String in input 's' and Int64 in entity 'card': declare it"
+    ):
+        stored_schema(one)

@@ -250,3 +250,15 @@ def test_a_derived_feature_is_as_missing_as_its_inputs(store):
     rows = asked(*((k["card_id"], store.now()) for k in keys))
     offline = store.get_historical_features(rows, ["spending:amount_cents"])
     assert offline.statuses["amount_cents"].to_list() == online["amount_cents__status"].to_list()
+
+
+def test_a_key_with_a_fraction_is_no_integer_key_and_a_nan_is_none(store):
+    rows = asked((1, T0))
+    for keys in ([1.5], [1e300]):
+        with pytest.raises(InvalidInput, match="an entity key does not fit its declared type"):
+            store.get_historical_features(rows.with_columns(card_id=pl.Series(keys)), REFS)
+        with pytest.raises(InvalidInput, match="an entity key does not fit its declared type"):
+            store.get_online_features(REFS, [{"card_id": keys[0]}])
+    floats = pl.DataFrame({"card_id": [1.0, float("nan")], "event_timestamp": [T0 + timedelta(days=2)] * 2})
+    assert store.get_historical_features(floats, REFS).to_polars()["amount_last"].to_list() == [60.0, None]
+    assert store.get_online_features(REFS, floats.select("card_id")).to_dict()["amount_last"] == [60.0, None]
