@@ -8,14 +8,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
 
-from features.errors import DefinitionError
+from features.entity import DataType
+from features.errors import DefinitionError, InvalidInput
 from features.feature_group import Feature, FeatureGroup
 from features.feature_service import FeatureService, Ref
 from features.point_in_time import NOT_FOUND, NULL_VALUE, OUTSIDE_MAX_AGE, PRESENT
 from features.registry import Registry
+
+_ROW = "_row"
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class Selection:
     stored: Mapping[str, Sequence[str]]
     names: Mapping[Ref, str]
     derived: Sequence[tuple[str, Feature, Mapping[str, str]]]
-    request: Sequence[str]
+    request: Mapping[str, DataType]
 
     @property
     def outputs(self) -> list[str]:
@@ -62,7 +66,7 @@ def select(
             stored.setdefault(group.name, {})[ref.feature] = None
         else:
             derived.append((names[ref], own, _group_columns(group, own, stored)))
-    request = list(service.request or {}) if service else []
+    request = dict(service.request or {}) if service else {}
     for feature in service.derived if service else ():
         if feature.name in names.values():
             raise DefinitionError(f"derived feature {feature.name!r} has the name of another output: rename it")
@@ -78,9 +82,34 @@ def column(group: str, feature: str) -> str:
 def evaluate(frame: pl.DataFrame, selection: Selection) -> pl.DataFrame:
     """Add the derived features to a frame with the stored columns (see ``column``) and request values."""
     for name, feature, columns in selection.derived:
-        view = frame.select(pl.col(there).alias(used) for used, there in columns.items())
-        frame = frame.with_columns(view.select(feature.expr.alias(name)).to_series())
+        view = frame.with_row_index(_ROW).select(_ROW, *(pl.col(there).alias(used) for used, there in columns.items()))
+        try:
+            values = view.with_columns(feature.expr.alias(name))[name]
+        except pl.exceptions.PolarsError as error:
+            reason = str(error).splitlines()[0]
+            raise InvalidInput(f"derived feature {name!r} cannot be computed: {reason}; mend its expression") from error
+        frame = frame.with_columns(values)
     return frame
+
+
+def request_value(name: str, value: Any, dtype: DataType, rows: int) -> pl.Series:
+    """A request value for each row in its declared type, from one for all or one for each.
+
+    Raises InvalidInput where it is of another type or number.
+
+    >>> request_value("basket", 30, pl.Float64, 2).to_list()
+    [30.0, 30.0]
+    """
+    several = isinstance(value, pl.Series | list | tuple)
+    try:
+        found = pl.Series(name, value if several else [value] * rows).cast(dtype)
+    except (TypeError, pl.exceptions.PolarsError) as error:
+        raise InvalidInput(f"request value {name!r} is not {dtype}: {str(error).splitlines()[0]}") from error
+    if len(found) != rows:
+        raise InvalidInput(
+            f"request value {name!r} has {len(found)} value(s) for {rows} entity row(s): give one for each"
+        )
+    return found
 
 
 def status(values: pl.Series, inputs: Sequence[pl.Series]) -> pl.Series:
@@ -110,7 +139,7 @@ def _group_columns(group: FeatureGroup, feature: Feature, stored: dict[str, dict
 
 
 def _service_columns(
-    registry: Registry, names: Mapping[Ref, str], feature: Feature, request: Sequence[str]
+    registry: Registry, names: Mapping[Ref, str], feature: Feature, request: Mapping[str, DataType]
 ) -> dict[str, str]:
     """What a service's derived feature reads: its features by short or full name, and request values."""
     columns = {}

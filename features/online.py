@@ -16,9 +16,9 @@ from features.entity import DataType
 from features.errors import InvalidInput
 from features.feature_group import FeatureGroup
 from features.feature_service import FeatureService
+from features.frames import as_frame
 from features.point_in_time import NOT_FOUND, NULL_VALUE, OUTSIDE_MAX_AGE, PRESENT, entity_keys
 from features.registry import Registry
-from features.retrieval import as_frame
 from features.stored_types import key_dtypes
 from features.stores import OnlineRow, OnlineStore
 from features.times import UTC_US
@@ -97,7 +97,7 @@ def _answer(row: OnlineRow | None, group: FeatureGroup, now: datetime) -> tuple[
     return row, PRESENT
 
 
-def _oldest(times: tuple[datetime | None, ...]) -> datetime | None:
+def _oldest(times: Sequence[datetime | None]) -> datetime | None:
     """As of when a derived value stands: its oldest input."""
     return min((t for t in times if t is not None), default=None)
 
@@ -122,8 +122,10 @@ def _response(
         if missing:
             raise InvalidInput(f"the service needs request value(s) {missing}: pass request={{name: [values]}}")
         frame = pl.DataFrame([pl.Series(n, v, dtype=dtypes[n]) for n, v in values.items()])
-        given = [entities[n] for n in selection.request if n not in request]
-        given += [pl.Series(n, v if isinstance(v, list) else [v] * entities.height) for n, v in request.items()]
+        given = [
+            deriving.request_value(n, request[n] if n in request else entities[n], dtype, entities.height)
+            for n, dtype in selection.request.items()
+        ]
         frame = deriving.evaluate(frame.with_columns(given), selection)
         for name, _, columns in selection.derived:
             read = [c for c in columns.values() if c in statuses]
@@ -132,7 +134,7 @@ def _response(
             statuses[name] = deriving.status(
                 frame[name], [pl.Series(statuses[c], dtype=pl.String) for c in read]
             ).to_list()
-            moments[name] = [_oldest(times) for times in zip(*(moments[c] for c in read), strict=True)]
+            moments[name] = [_oldest([moments[c][row] for c in read]) for row in range(entities.height)]
     out = selection.outputs
     return OnlineResponse(
         entities,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -18,10 +19,11 @@ from features.feature_group import FeatureGroup
 from features.feature_rows import EVENT, PLAN
 from features.feature_service import FeatureService
 from features.fingerprint import fingerprint
+from features.frames import as_frame
 from features.point_in_time import History, feature_status, join, with_availability
 from features.registry import Registry
 from features.stored_types import key_dtypes
-from features.stores import FeatureTable, OfflineStore
+from features.stores import FeatureTable, OfflineStore, TableState
 from features.times import utc_column
 
 Pins = Mapping[str, int]
@@ -87,23 +89,28 @@ class HistoricalRetrieval:
         _refuse_collisions(given, selection)
         moment = utc_column(event_timestamp, given.schema[event_timestamp]).alias(EVENT)
         asked = given.with_columns(moment)
-        work, statuses, groups = given, {}, {}
+        _warn_of_the_future(asked, now)
+        work = [deriving.request_value(n, given[n], dtype, given.height) for n, dtype in selection.request.items()]
+        statuses, groups = {}, {}
+        log_version = (pins or {}).get("publish_log", self._offline.publish_log_version())
         for name, wanted in selection.stored.items():
             group = self._registry.group(name)
             table = self._offline.feature_table(group.table_id, stored_schema(group), group.keys)
-            version = (pins or {}).get(name)
-            answers = self._answers(group, table, version, asked, wanted, history, pins, now)
-            renamed = answers.select(pl.col(f).alias(column(name, f)) for f in wanted)
-            work = pl.concat([work, renamed], how="horizontal")
+            # One state for what is read and what the manifest says was read: another run may be at work.
+            state = table.state()
+            version = (pins or {}).get(name, state.version)
+            rows = table.scan(version).filter(pl.col(PLAN) <= state.closed)
+            answers = self._answers(group, rows, asked, wanted, history, log_version, now)
+            work += [answers[f].alias(column(name, f)) for f in wanted]
             for feature in wanted:
                 statuses[column(name, feature)] = answers.select(feature_status(feature)).to_series()
-            groups[name] = provenance(group, table, version)
-        frame, shown = _output(given, work, statuses, selection)
+            groups[name] = provenance(group, table, replace(state, version=version))
+        frame, shown = _output(given, pl.DataFrame(work), statuses, selection)
         manifest = {
             "features": [str(ref) for ref in selection.refs],
             "service": features.name if isinstance(features, FeatureService) else None,
             "groups": groups,
-            "publish_log_version": (pins or {}).get("publish_log", self._offline.publish_log_version()),
+            "publish_log_version": log_version,
             "target": self._target,
             "history": history,
             "now": now.isoformat(),
@@ -116,45 +123,18 @@ class HistoricalRetrieval:
     def _answers(
         self,
         group: FeatureGroup,
-        table: FeatureTable,
-        version: int | None,
+        rows: pl.LazyFrame,
         asked: pl.DataFrame,
         wanted: Sequence[str],
         history: History,
-        pins: Pins | None,
+        log_version: int | None,
         now: datetime,
     ) -> pl.DataFrame:
-        rows = table.scan(version).filter(pl.col(PLAN) <= table.state().closed)
-        log = self._offline.publications(group.table_id, (pins or {}).get("publish_log"))
+        log = self._offline.publications(group.table_id, log_version)
         log = log.filter(pl.col("target") == self._target)
         available = with_availability(rows, log, history, online=group.online)
         keys = key_dtypes(group.entity)
         return join(asked, available, keys=keys, features=list(wanted), now=now, ttl=group.ttl_span)
-
-
-class _ArrowStream:
-    """Any table by its Arrow stream alone: what Polars does for pandas drops time zones with a warning."""
-
-    def __init__(self, table: Any) -> None:
-        self._table = table
-
-    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
-        return self._table.__arrow_c_stream__(requested_schema)
-
-
-def as_frame(data: Any) -> pl.DataFrame:
-    """Entity rows as a Polars frame: from Polars (lazy or not), pandas, Arrow or a list of dicts."""
-    if isinstance(data, pl.DataFrame):
-        return data
-    if isinstance(data, pl.LazyFrame):
-        return data.collect()
-    if isinstance(data, Sequence) and not isinstance(data, str | bytes):
-        return pl.from_dicts([dict(row) for row in data], infer_schema_length=None) if data else pl.DataFrame()
-    try:
-        return pl.DataFrame(_ArrowStream(data) if hasattr(data, "__arrow_c_stream__") else data)
-    except (TypeError, ValueError, pl.exceptions.PolarsError) as error:
-        kind = type(data).__name__
-        raise InvalidInput(f"entity rows are a {kind}: give a Polars, pandas or Arrow table, or dicts") from error
 
 
 def _refuse_collisions(given: pl.DataFrame, selection: Selection) -> None:
@@ -167,16 +147,24 @@ def _refuse_collisions(given: pl.DataFrame, selection: Selection) -> None:
         raise InvalidInput(f"the service needs request value(s) {missing} as columns of the entity rows")
 
 
-def provenance(group: FeatureGroup, table: FeatureTable, version: int | None) -> dict[str, Any]:
-    """What a manifest says of one group."""
-    state = table.state()
+def _warn_of_the_future(asked: pl.DataFrame, now: datetime) -> None:
+    """One warning for all entity rows later than now: they see what is visible now."""
+    if later := asked.filter(pl.col(EVENT) > now).height:
+        warnings.warn(
+            f"{later} entity row(s) are later than now, {now:%F %T} UTC: they see what is visible now", stacklevel=4
+        )
+
+
+def provenance(group: FeatureGroup, table: FeatureTable, state: TableState) -> dict[str, Any]:
+    """What a manifest says of one group whose table was read in a state."""
     sources = table.plan(state.closed).sources if state.closed else {}
+    inputs = group.inputs  # a plan of an earlier version may know an input by another name
     return {
         "version": group.version,
         "fingerprint": fingerprint(group),
-        "table_version": state.version if version is None else version,
+        "table_version": state.version,
         "plan": state.closed,
-        "sources": {group.inputs[name].name: read for name, (_, read) in sources.items()},
+        "sources": {inputs[name].name if name in inputs else name: read for name, (_, read) in sources.items()},
     }
 
 

@@ -16,6 +16,7 @@ from features.feature_group import FeatureGroup
 from features.feature_rows import DELETED, EVENT, PLAN, winners
 from features.feature_service import FeatureService
 from features.fingerprint import describe_group, fingerprint
+from features.frames import as_frame
 from features.materialization import MaterializationRun, Materializer, Progress
 from features.online import OnlineResponse, OnlineRetrieval
 from features.point_in_time import History
@@ -68,8 +69,7 @@ class FeatureStore:
         InvalidInput where columns are missing or do not fit the schema.
         """
         known = self.registry.source(source)
-        frame = df if isinstance(df, pl.DataFrame) else pl.DataFrame(df)
-        rows = known.conform(frame).with_columns(
+        rows = known.conform(as_frame(df, f"rows of source {known.name!r}")).with_columns(
             pl.lit(None, pl.String).alias(FILE_SHA256),
             pl.int_range(pl.len(), dtype=pl.Int64).alias(RECORD_OFFSET),
             pl.lit(ingestion_stamp(self.offline, known.name, self.now()), UTC_US).alias(INGESTED_AT),
@@ -146,8 +146,10 @@ class FeatureStore:
         """The rows that stand in the offline store, one per entity and event time in [start, end)."""
         known = self._ready(group)
         table = self._materializer.table(known)
-        rows = table.scan(since=start.date() if start else None, until=end.date() if end else None)
-        rows = rows.filter(pl.col(PLAN) <= table.state().closed)
+        state = table.state()
+        start, end = (None if moment is None else as_utc(moment) for moment in (start, end))
+        rows = table.scan(state.version, start.date() if start else None, end.date() if end else None)
+        rows = rows.filter(pl.col(PLAN) <= state.closed)
         rows = rows if start is None else rows.filter(pl.col(EVENT) >= start)
         rows = rows if end is None else rows.filter(pl.col(EVENT) < end)
         return winners(rows, [*known.keys, EVENT]).filter(~pl.col(DELETED))
@@ -155,7 +157,8 @@ class FeatureStore:
     def provenance(self, group: FeatureGroup | str) -> dict[str, Any]:
         """What a manifest says of a group as it stands: version, fingerprint, table version, sources."""
         known = self._ready(group)
-        return provenance(known, self._materializer.table(known), None)
+        table = self._materializer.table(known)
+        return provenance(known, table, table.state())
 
     def close(self) -> None:
         """Release the online store."""

@@ -39,7 +39,7 @@ def train(store: FeatureStore, tracker: Tracker, spec: ModelSpec) -> ModelVersio
     The same data, definition and moment give the version that is registered already. Raises
     TrainingError where the examples do not suffice.
     """
-    spine = examples(store, spec)
+    spine = examples(store, spec).filter(pl.col(EVENT) <= store.now())  # later ones cannot be answered yet
     asked = store.get_historical_features(spine, spec.service)
     names = list(asked.features)
     fitted = fit(spec, asked.to_polars(), names, now=store.now(), statuses=asked.statuses)

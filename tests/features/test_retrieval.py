@@ -43,13 +43,21 @@ checkout = FeatureService(
     derived=[Feature("basket_ratio", pl.col("basket") / pl.col("amount_last"))],
     **ABOUT,
 )
+whole = Feature("whole", pl.col("basket") // 2)
+typed = FeatureService(
+    "typed",
+    ["spending:amount_last"],
+    request={"basket": pl.Float64},
+    derived=[whole, Feature("one", pl.lit(1))],
+    **ABOUT,
+)
 ROWS = [(1, "a", 1, 10.0, T0), (1, "b", 2, 60.0, T0 + timedelta(days=1)), (2, "a", 12, None, T0)]
 REFS = ["spending:amount_last", "spending:large"]
 
 
 @pytest.fixture
 def store(tmp_path):
-    registry = Registry([spending, tills, checkout])
+    registry = Registry([spending, tills, checkout, typed])
     with FeatureStore(
         registry,
         DeltaLake(tmp_path / "lake"),
@@ -96,7 +104,8 @@ def test_moments_may_be_written_in_any_way(store, moment, unit):
 
 def test_statuses_say_why_a_value_is_missing(store):
     rows = asked((1, T0), (2, T0), (9, T0), (1, T0 + timedelta(days=20)))
-    found = store.get_historical_features(rows, REFS)
+    with pytest.warns(UserWarning, match="later than now"):
+        found = store.get_historical_features(rows, REFS)
     assert found.statuses["amount_last"].to_list() == ["PRESENT", "NULL_VALUE", "NOT_FOUND", "OUTSIDE_MAX_AGE"]
     assert found.statuses.columns == ["amount_last", "large"]
 
@@ -160,8 +169,10 @@ def test_wrong_questions_are_refused_by_name(store, change, refs, error, message
 
 
 def test_an_entity_row_of_the_future_sees_what_is_visible_now(store):
-    found = store.get_historical_features(asked((1, T0 + timedelta(days=7))), REFS)
-    assert found.to_polars()["amount_last"].to_list() == [60.0]
+    with pytest.warns(UserWarning, match=r"2 entity row\(s\) are later than now, 2026-03-06 00:00:00 UTC") as warned:
+        found = store.get_historical_features(asked((1, T0 + timedelta(days=7)), (9, T0 + timedelta(days=8))), REFS)
+    assert len(warned) == 1
+    assert found.to_polars()["amount_last"].to_list() == [60.0, None]
 
 
 def test_derived_features_are_equal_offline_and_online(store):
@@ -262,3 +273,53 @@ def test_a_key_with_a_fraction_is_no_integer_key_and_a_nan_is_none(store):
     floats = pl.DataFrame({"card_id": [1.0, float("nan")], "event_timestamp": [T0 + timedelta(days=2)] * 2})
     assert store.get_historical_features(floats, REFS).to_polars()["amount_last"].to_list() == [60.0, None]
     assert store.get_online_features(REFS, floats.select("card_id")).to_dict()["amount_last"] == [60.0, None]
+
+
+def test_request_values_take_their_declared_type_and_one_serves_all(store):
+    keys = [{"card_id": 1}, {"card_id": 2}]
+    for basket in (3, [3, 3], (3.0, 3.0), pl.Series([3, 3])):
+        answer = store.get_online_features(typed, keys, request={"basket": basket}).to_polars()
+        assert answer.select("whole", "one", "one__event_timestamp").rows() == [(1.0, 1, None)] * 2
+        assert answer.schema["whole"] == pl.Float64
+    rows = asked((1, T0), (2, T0), basket=pl.lit(3))
+    assert store.get_historical_features(rows, typed).to_polars().select("whole", "one").rows() == [(1.0, 1)] * 2
+    for basket, problem in (([3], r"1 value\(s\) for 2 entity row"), ("x", "is not Float64")):
+        with pytest.raises(InvalidInput, match=problem):
+            store.get_online_features(typed, keys, request={"basket": basket})
+
+
+def test_a_column_with_the_full_name_of_an_answer_may_stay(store):
+    found = store.get_historical_features(asked((1, T0), spending__amount_last=pl.lit("mine")), REFS).to_polars()
+    assert found.select("spending__amount_last", "amount_last").rows() == [("mine", 10.0)]
+
+
+@pytest.mark.parametrize("given", [None, "card_id", [1, 2], 7, {"card_id": [1], "event_timestamp": [T0, T0]}])
+def test_what_is_no_table_is_refused(store, given):
+    with pytest.raises(InvalidInput, match=r"entity rows are a .*: give a Polars, pandas or Arrow table, or dicts"):
+        store.get_historical_features(given, REFS)
+    with pytest.raises(InvalidInput, match=r"rows of source 'payments' are a .*: give a Polars"):
+        store.write_source(payments, given)
+
+
+def test_a_source_takes_lazy_and_pandas_rows_with_their_zone(store):
+    late = pl.DataFrame([(5, "a", 1, 1.0, T0)], schema=dict(payments.schema), orient="row")
+    late = late.with_columns(pl.col("at").dt.replace_time_zone("UTC").dt.convert_time_zone("Asia/Tokyo"))
+    for rows in (late.lazy(), late.to_pandas()):
+        store.write_source(payments, rows)
+    found = store.offline.scan_source("payments").filter(pl.col("card_id") == 5).collect()
+    assert found["at"].to_list() == [T0, T0]
+
+
+def test_rows_that_stand_are_asked_for_in_any_zone(store):
+    tokyo = timezone(timedelta(hours=9))
+    for start in (T0 + timedelta(hours=20), (T0 + timedelta(hours=20)).astimezone(tokyo), datetime(2026, 3, 1, 20)):  # noqa: DTZ001
+        assert store.current_rows(spending, start).collect()["amount_last"].to_list() == [60.0]
+
+
+def test_an_input_may_be_renamed_in_a_minor_version(store):
+    renamed = FeatureGroup(
+        "spending", "1.1.0", card, {"paid": payments}, spending.features, grain="event", ttl="10d", **ABOUT
+    )
+    again = FeatureStore(Registry([renamed]), store.offline, store.online, clock=store.now)
+    found = again.get_historical_features(asked((1, T0)), REFS)
+    assert found.manifest["groups"]["spending"]["sources"] == {"payments": 1}
