@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
+from typing import Any
 
 import polars as pl
 
 from features.entity import DataType
-from features.errors import DefinitionError
-from features.feature_group import FeatureGroup
+from features.errors import DefinitionError, InvalidInput
+from features.feature_group import Feature, FeatureGroup
 from features.feature_rows import EVENT
 from features.inputs import ARRIVAL, event_time, upstream_dtypes
 from features.source import BOOKKEEPING, Source
@@ -93,8 +94,19 @@ def compute(group: FeatureGroup, frames: Frames, interval: Interval) -> pl.DataF
     """The rows that the group has in the interval, from the raw rows that may matter for it.
 
     ``frames`` hold whole key groups (``prepare_by``, entity) and, for windows, all rows of the
-    largest window before the interval. Rows with a null key are left out.
+    largest window before the interval. Rows with a null key are left out. Raises InvalidInput where an
+    expression or ``prepare`` does not fit the values there are.
     """
+    try:
+        return _computed(group, frames, interval)
+    except pl.exceptions.PolarsError as error:
+        reason = str(error).splitlines()[0]
+        raise InvalidInput(
+            f"feature group {group.name!r} cannot be computed: {reason}; mend the expression, `prepare` or the rows"
+        ) from error
+
+
+def _computed(group: FeatureGroup, frames: Frames, interval: Interval) -> pl.DataFrame:
     schema = stored_schema(group)
     match group.grain:
         case "event":
@@ -208,7 +220,11 @@ def _entity_rows(group: FeatureGroup, frames: Frames, interval: Interval) -> pl.
 def _moments(group: FeatureGroup, frames: Frames, interval: Interval) -> pl.DataFrame:
     """When entities emit: keys, event_timestamp, ``_until`` (exclusive bound of rows seen), ``_round``."""
     times = [frames[n].select(*group.keys, pl.col(event_time(o)).alias(EVENT)) for n, o in group.inputs.items()]
-    events = pl.concat(times).filter(pl.all_horizontal(pl.col(k).is_not_null() for k in group.keys)).unique()
+    events = (
+        pl.concat(times, how="vertical_relaxed")
+        .filter(pl.all_horizontal(pl.col(k).is_not_null() for k in group.keys))
+        .unique()
+    )
     moment = pl.col(EVENT)
     if group.settle is not None:
         quiet = pl.duration(microseconds=micros(group.settle))
@@ -252,11 +268,17 @@ def _window_rows(group: FeatureGroup, frames: Frames, interval: Interval) -> pl.
         found = ordered.group_by([*group.keys, _BOUNDARY], maintain_order=True).agg(*values)
         found = found.with_columns(pl.lit(True).alias(_PRESENT))
         rows = rows.join(found, on=[*group.keys, _BOUNDARY], how="left")
-        nothing = frame.head(0).select(values).collect().row(0, named=True)
+        nothing = {f.name: _of_nothing(f, frame) for f in members}
         filled = [pl.when(_PRESENT).then(pl.col(n)).otherwise(pl.lit(v)).alias(n) for n, v in nothing.items()]
         rows = rows.with_columns(filled).drop(_PRESENT)
     moments = pl.col(_BOUNDARY).cast(UTC_US)
     return rows.with_columns(moments.alias(EVENT), moments.alias(ARRIVAL))
+
+
+def _of_nothing(feature: Feature, frame: pl.LazyFrame) -> Any:
+    """What a feature is over no rows: 0 for counts and sums, null where there is no such value."""
+    values = pl.DataFrame(schema=frame.collect_schema()).select(feature.expr.alias(feature.name)).to_series()
+    return values[0] if len(values) else None
 
 
 def _bounds(interval: Interval, every: int) -> tuple[pl.Expr, pl.Expr]:
