@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import date, datetime
 from types import TracebackType
 from typing import Any, Self
 
 import polars as pl
 
-from features.errors import DefinitionChanged
+from features.errors import DefinitionChanged, StorageError
 from features.feature_group import FeatureGroup
 from features.feature_rows import DELETED, EVENT, PLAN, winners
 from features.feature_service import FeatureService
@@ -32,6 +33,18 @@ def ingestion_stamp(offline: OfflineStore, source: str, now: datetime) -> dateti
     """When rows written now are taken in: after all rows before them, whatever the clock does."""
     last = offline.last_ingested(source)
     return now if last is None else max(now, last + TICK)
+
+
+@contextmanager
+def _readable(*groups: FeatureGroup) -> Iterator[None]:
+    """Turn what is raised over a file that is missing or cut into StorageError naming the groups."""
+    try:
+        yield
+    except (OSError, pl.exceptions.ComputeError) as error:
+        names, reason = [group.name for group in groups], str(error).splitlines()[0]
+        raise StorageError(
+            f"feature group(s) {names}: a table cannot be read: {reason}; was a file removed?"
+        ) from error
 
 
 class FeatureStore:
@@ -88,17 +101,22 @@ class FeatureStore:
     ) -> MaterializationRun:
         """Backfill a half-open UTC interval [start, end) of event time."""
         known = self._ready(group)
-        return self._materializer.backfill(known, as_utc(start), as_utc(end), progress)
+        with _readable(known):
+            return self._materializer.backfill(known, as_utc(start), as_utc(end), progress)
 
     def materialize_incremental(
         self, group: FeatureGroup | str, progress: Progress | None = None
     ) -> MaterializationRun:
         """The live path: emit what new source commits and the passing of time made necessary."""
-        return self._materializer.incremental(self._ready(group), progress)
+        known = self._ready(group)
+        with _readable(known):
+            return self._materializer.incremental(known, progress)
 
     def sync(self, group: FeatureGroup | str) -> SyncRun:
         """Publish what was materialized since the last sync to the online store."""
-        return self._syncer.sync(self._ready(group))
+        known = self._ready(group)
+        with _readable(known):
+            return self._syncer.sync(known)
 
     def get_historical_features(
         self,
@@ -115,17 +133,17 @@ class FeatureStore:
         ``history="as_served"`` counts only what was really published by then, "backfilled" also what
         a backfill could have known. Entity rows keep their order, number and own columns.
         """
-        for name in {ref.group for ref in self.registry.resolve(features)}:
-            self._ready(name)
-        return self._historical.get(
-            entity_df,
-            features,
-            event_timestamp=event_timestamp,
-            full_feature_names=full_feature_names,
-            history=history,
-            pins=pins,
-            now=self.now(),
-        )
+        names = dict.fromkeys(ref.group for ref in self.registry.resolve(features))
+        with _readable(*(self._ready(name) for name in names)):
+            return self._historical.get(
+                entity_df,
+                features,
+                event_timestamp=event_timestamp,
+                full_feature_names=full_feature_names,
+                history=history,
+                pins=pins,
+                now=self.now(),
+            )
 
     def get_online_features(
         self,

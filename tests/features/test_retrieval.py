@@ -9,7 +9,7 @@ import pytest
 
 from features import Entity, Feature, FeatureGroup, FeatureService, FeatureStore, Registry, Source
 from features.content_hash import content_hash
-from features.errors import DefinitionError, InvalidInput, NotRegistered
+from features.errors import DefinitionError, InvalidInput, NotRegistered, StorageError
 from infra.storage.delta import DeltaLake
 from infra.storage.lmdb_store import LmdbOnlineStore
 
@@ -323,3 +323,12 @@ def test_an_input_may_be_renamed_in_a_minor_version(store):
     again = FeatureStore(Registry([renamed]), store.offline, store.online, clock=store.now)
     found = again.get_historical_features(asked((1, T0)), REFS)
     assert found.manifest["groups"]["spending"]["sources"] == {"payments": 1}
+
+
+def test_a_file_that_is_gone_is_said_in_one_line_that_names_the_group(store, tmp_path):
+    for file in (tmp_path / "lake/features/spending").rglob("*.parquet"):
+        file.unlink()
+    with pytest.raises(StorageError, match=r"feature group\(s\) \['spending'\]: a table cannot be read"):
+        store.get_historical_features(asked((1, T0)), REFS)
+    with pytest.raises(StorageError, match="a table cannot be read"):
+        store.materialize(spending, T0, T0 + timedelta(days=1))
