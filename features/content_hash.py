@@ -7,11 +7,16 @@ import hashlib
 import numpy as np
 import polars as pl
 
+from features.errors import InvalidInput
+
+_TEXT = (pl.String, pl.Binary, pl.Categorical, pl.Int128, pl.UInt128)  # 128 bits as digits: NumPy ends at 64
+
 
 def content_hash(frame: pl.DataFrame) -> str:
     """SHA-256 over the columns in order: per column name, type, packed null mask and values.
 
-    Nulls count as zero bytes under their mask and every NaN as one NaN; strings as lengths and bytes.
+    Nulls count as zero bytes under their mask and every NaN as one NaN; strings as lengths and bytes,
+    lists as lengths and values. Raises InvalidInput for Python objects.
 
     >>> content_hash(pl.DataFrame({"a": [1, None]})) == content_hash(pl.DataFrame({"a": [1, None]}))
     True
@@ -26,18 +31,26 @@ def _column_hash(series: pl.Series) -> bytes:
     digest = hashlib.sha256(f"{series.name}\0{series.dtype}\0{len(series)}\0".encode())
     digest.update(np.packbits(series.is_null().to_numpy()).tobytes())
     dtype = series.dtype
-    if dtype in (pl.String, pl.Binary, pl.Categorical) or isinstance(dtype, pl.Enum):
-        data = series.cast(pl.String) if dtype != pl.Binary else series
-        data = data.cast(pl.Binary).fill_null(b"")
+    if isinstance(dtype, pl.Array):
+        digest.update(_column_hash(series.arr.to_list()))
+    elif isinstance(dtype, pl.List):
+        lengths = series.list.len().fill_null(0)
+        digest.update(lengths.cast(pl.UInt32).to_numpy().tobytes())
+        digest.update(_column_hash(series.filter(lengths > 0).explode()))
+    elif isinstance(dtype, pl.Struct):
+        for field in series.struct.fields:
+            digest.update(_column_hash(series.struct.field(field)))
+    elif dtype == pl.Object:
+        raise InvalidInput(f"column {series.name!r} holds Python objects: make it numbers, text or times")
+    elif dtype in _TEXT or isinstance(dtype, pl.Enum) or dtype.is_decimal():
+        data = series if dtype == pl.Binary else series.cast(pl.String).cast(pl.Binary)
+        data = data.fill_null(b"")
         digest.update(data.bin.size().cast(pl.UInt32).to_numpy().tobytes())
         digest.update(b"".join(data.to_list()))
-    elif dtype.is_nested() or dtype.is_decimal():
-        digest.update(series.to_frame().write_ndjson().encode())
     elif dtype.is_float():
         values = series.fill_null(0.0).fill_nan(float("nan"))
         digest.update(np.where(np.isnan(a := values.to_numpy()), np.array(np.nan, a.dtype), a).tobytes())
-    elif dtype == pl.Null:
-        pass
-    else:
-        digest.update(series.to_physical().cast(pl.Int64).fill_null(0).to_numpy().tobytes())
+    elif dtype != pl.Null:
+        whole = series.reinterpret(signed=True) if dtype == pl.UInt64 else series.to_physical().cast(pl.Int64)
+        digest.update(whole.fill_null(0).to_numpy().tobytes())
     return digest.digest()
