@@ -7,6 +7,7 @@ from pathlib import Path
 
 from prefect import flow
 
+from features.errors import InvalidInput
 from flows.ingest import ingest
 from flows.materialize import materialize
 from flows.moment import moment_of
@@ -28,9 +29,7 @@ def nightly(landing: str | None = None, now: datetime | None = None) -> Facts:
         now: The moment the night counts as; empty for the present.
     """
     moment = moment_of(now)
-    folder = landing or str(load_settings().landing)
-    arrived = Path(folder).is_dir() and any(path.is_file() for path in Path(folder).rglob("*"))
-    ingested = ingest([folder], now=moment) if arrived else {"files": 0, "skipped": f"nothing in {folder}"}
+    ingested = take_in(landing, moment)
     materialized = materialize(now=moment)
     synced = sync(now=moment)
     with open_platform() as platform:
@@ -44,3 +43,18 @@ def nightly(landing: str | None = None, now: datetime | None = None) -> Facts:
         "trained": trained,
         "monitored": monitor(now=moment),
     }
+
+
+def take_in(landing: str | None, moment: datetime) -> Facts:
+    """What was taken in; a folder without a file for us is no reason to give the night up.
+
+    Raises InvalidInput where the folder was named and is not there.
+    """
+    folder = Path(landing) if landing else load_settings().landing
+    if landing and not folder.is_dir():
+        raise InvalidInput(f"landing {landing}: there is no such folder")
+    arrived = folder.is_dir() and any(path.is_file() for path in folder.rglob("*"))
+    try:
+        return ingest([str(folder)], now=moment) if arrived else {"files": 0, "skipped": f"nothing in {folder}"}
+    except InvalidInput as error:
+        return {"files": 0, "skipped": str(error)}

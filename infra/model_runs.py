@@ -50,7 +50,15 @@ def train(store: FeatureStore, tracker: Tracker, spec: ModelSpec) -> ModelVersio
         "predict_after": spec.predict_after,
         "label_delay": spec.label_delay,
     }
-    key = {"content": manifest["content_hash"], "model": spec.name, "estimator": repr(spec.estimator)}
+    key = {
+        "content": manifest["content_hash"],
+        "model": spec.name,
+        # In full: by itself the text of a long pipeline leaves its middle out.
+        "estimator": spec.estimator.__repr__(N_CHAR_MAX=10**6),
+        "times": [spec.predict_after, spec.label_delay, str(spec.embargo_span)],
+        # More labels become known as time passes: other examples, another model.
+        "examples": [fitted.n_train, fitted.n_test, fitted.cutoff.isoformat(), dict(fitted.left_out)],
+    }
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
     params = {"service": spec.service.name, "label": spec.label, "estimator": type(spec.estimator).__name__}
     return tracker.log_training(
@@ -92,7 +100,8 @@ def score(
     )
     rows = rows.filter("_answered").drop("_answered")
     if not rows.is_empty():
-        lake.append_log(f"predictions/{spec.name}", rows, app_id="score", number=to_micros(store.now()))
+        # An id for each moment: they need not come in order, as when a night is run again for a past one.
+        lake.append_log(f"predictions/{spec.name}", rows, app_id=f"score:{to_micros(store.now())}", number=1)
     return Scored(spec.name, version.version, rows.height)
 
 

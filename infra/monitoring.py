@@ -237,4 +237,4 @@ def _remember(platform: Platform, report: NightlyReport) -> None:
     schema |= {"daily_z": number, "effect": number, "q_value": number, "message": pl.String()}
     if rows:
         frame = pl.DataFrame(rows, schema=schema, orient="row")
-        platform.lake.append_log(DRIFT_LOG, frame, app_id="drift", number=to_micros(report.now))
+        platform.lake.append_log(DRIFT_LOG, frame, app_id=f"drift:{to_micros(report.now)}", number=1)
