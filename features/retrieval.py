@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -97,14 +97,13 @@ class HistoricalRetrieval:
             group = self._registry.group(name)
             table = self._offline.feature_table(group.table_id, stored_schema(group), group.keys)
             # One state for what is read and what the manifest says was read: another run may be at work.
-            state = table.state()
-            version = (pins or {}).get(name, state.version)
-            rows = table.scan(version).filter(pl.col(PLAN) <= state.closed)
+            state = table.state((pins or {}).get(name))
+            rows = table.scan(state.version).filter(pl.col(PLAN) <= state.closed)
             answers = self._answers(group, rows, asked, wanted, history, log_version, now)
             work += [answers[f].alias(column(name, f)) for f in wanted]
             for feature in wanted:
                 statuses[column(name, feature)] = answers.select(feature_status(feature)).to_series()
-            groups[name] = provenance(group, table, replace(state, version=version))
+            groups[name] = provenance(group, table, state)
         frame, shown = _output(given, pl.DataFrame(work), statuses, selection)
         manifest = {
             "features": [str(ref) for ref in selection.refs],

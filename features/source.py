@@ -11,7 +11,7 @@ import polars as pl
 from features.entity import DataType, check_name
 from features.errors import DefinitionError, InvalidInput
 from features.stored_types import cast_exactly, stored_dtype
-from features.times import UTC_US, as_utc, utc_column
+from features.times import EPOCH, UTC_US, as_utc, utc_column
 
 FILE_SHA256 = "_file_sha256"
 RECORD_OFFSET = "_record_offset"
@@ -84,6 +84,8 @@ class Source:
         complaint = f"source {self.name!r}: a column has the wrong type"
         # First to what is declared (a category must be one, a small number small), then to what is stored.
         conformed = cast_exactly(cast_exactly(frame, self._declared, complaint), self.dtypes, complaint)
+        if early := conformed.filter(pl.col(time) < EPOCH).height:
+            raise InvalidInput(f"source {self.name!r}: {early} row(s) have a {time!r} before 1970; correct the times")
         if nulls := conformed[time].null_count():
             raise InvalidInput(f"source {self.name!r}: {nulls} row(s) have no {time!r}; every event needs its time")
         return conformed

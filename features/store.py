@@ -40,7 +40,7 @@ def _readable(*groups: FeatureGroup) -> Iterator[None]:
     """Turn what is raised over a file that is missing or cut into StorageError naming the groups."""
     try:
         yield
-    except (OSError, pl.exceptions.ComputeError) as error:
+    except (OSError, pl.exceptions.ComputeError, pl.exceptions.PanicException) as error:
         names, reason = [group.name for group in groups], str(error).splitlines()[0]
         raise StorageError(
             f"feature group(s) {names}: a table cannot be read: {reason}; was a file removed?"

@@ -51,8 +51,8 @@ class TableState:
 class FeatureTable(Protocol):
     """One group's major version in the offline store; one handle for checks and writes."""
 
-    def state(self) -> TableState:
-        """The state as of the newest commit."""
+    def state(self, version: int | None = None) -> TableState:
+        """The state as of the newest commit, or as it was at a version."""
 
     def cursor(self, source: str) -> int | None:
         """The version of an input up to which its commits were taken in; None for never."""

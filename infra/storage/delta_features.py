@@ -35,17 +35,18 @@ class DeltaFeatureTable:
         self._columns = table_columns(columns, keys)
         table.ensure(self._columns, [EVENT_DATE])
 
-    def state(self) -> TableState:
-        """The state as of the newest commit."""
+    def state(self, version: int | None = None) -> TableState:
+        """The state as of the newest commit, or as it was at a version."""
         handle = self._table.handle()
         assert handle is not None  # ensured in __init__
-        stamp = self._table.reached("stamp")
+        past = None if version in (None, handle.version()) else version
+        stamp = self._table.reached("stamp", past)
         return TableState(
-            version=handle.version(),
-            opened=max(self._table.reached("plan"), 0),
-            closed=max(self._table.reached("done"), 0),
+            version=handle.version() if past is None else past,
+            opened=max(self._table.reached("plan", past), 0),
+            closed=max(self._table.reached("done", past), 0),
             stamp=from_micros(stamp) if stamp >= 0 else None,
-            epoch=max(self._table.reached("epoch"), 0),
+            epoch=max(self._table.reached("epoch", past), 0),
         )
 
     def cursor(self, source: str) -> int | None:

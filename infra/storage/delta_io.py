@@ -53,6 +53,15 @@ def among(column: str, values: Collection[str | datetime]) -> str:
     return '"' + column.replace('"', '""') + f'" IN ({quoted})'
 
 
+def _widened(rows: pl.DataFrame, handle: DeltaTable) -> pl.DataFrame:
+    """Rows with the table's columns that they lack, as nulls: a definition may drop what a table once had."""
+    missing = [f.name for f in handle.schema().fields if f.name not in rows.columns]
+    if not missing:
+        return rows
+    known = pl.scan_delta(handle).collect_schema()
+    return rows.with_columns(pl.lit(None, known[name]).alias(name) for name in missing)
+
+
 class Table:
     """A Delta table at a place, existing or not yet; one handle for checks and writes.
 
@@ -111,7 +120,7 @@ class Table:
                 custom_metadata=dict(metadata or {}),
                 app_transactions=[Transaction(app, n) for app, n in {app_id: number, **raised}.items()],
             )
-            write_deltalake(handle, rows, mode="append", commit_properties=properties)
+            write_deltalake(handle, _widened(rows, handle), mode="append", commit_properties=properties)
             return handle.version()
 
         return self._racing(step)
@@ -168,10 +177,15 @@ class Table:
                 lost = error
         raise ConcurrentRun(f"{self.uri}: {RACES} races for a commit were lost to other writers; run again") from lost
 
-    def reached(self, app_id: str) -> int:
-        """The number that an app id has reached; -1 for none."""
-        number = self._handle.transaction_version(app_id) if self._handle is not None else None
+    def reached(self, app_id: str, version: int | None = None) -> int:
+        """The number that an app id has reached, now or at a version; -1 for none."""
+        handle = self._handle if version is None else self._at(version)
+        number = handle.transaction_version(app_id) if handle is not None else None
         return -1 if number is None else number
+
+    def _at(self, version: int) -> DeltaTable:
+        with translated(self.uri):
+            return DeltaTable(self.uri, version=version, storage_options=self._options)
 
     def scan(
         self, version: int | None = None, since: date | None = None, until: date | None = None
@@ -180,9 +194,9 @@ class Table:
         handle = self.handle()
         if handle is None:
             return None
+        if version is not None and version != handle.version():
+            handle = self._at(version)
         with translated(self.uri):
-            if version is not None and version != handle.version():
-                handle = DeltaTable(self.uri, version=version, storage_options=self._options)
             frame = pl.scan_delta(handle)
         if since is not None:
             frame = frame.filter(pl.col(EVENT_DATE) >= since)

@@ -391,3 +391,39 @@ def test_types_that_no_table_can_hold_are_refused_where_they_are_declared():
         DefinitionError, match="'card_id' is String in input 's' and Int64 in entity 'card': declare it"
     ):
         stored_schema(one)
+
+
+def test_a_training_set_pinned_to_an_open_plan_never_sees_its_rows(tmp_path):
+    home = Home(tmp_path)
+    home.store = FeatureStore(Registry(GROUPS), home.lake, MemoryOnlineStore(), lambda: home.now, chunk_rows=5)
+    home.now = hours(100)
+    home.write([(n, 1, float(n), hours(5 * n)) for n in range(15)])
+    asked = pl.DataFrame({"card_id": [1], "event_timestamp": [hours(99)]})
+    seen = []
+
+    def look(done, of):
+        if done < of:
+            seen.append(home.store.get_historical_features(asked, ["last_payment:amount_last"]))
+
+    home.store.materialize(last_payment, T0, hours(100), progress=look)
+    assert len(seen) > 0
+    for found in seen:
+        assert found.to_polars()["amount_last"].to_list() == [None]
+        pins = {"last_payment": found.manifest["groups"]["last_payment"]["table_version"]}
+        again = home.store.get_historical_features(asked, ["last_payment:amount_last"], pins=pins)
+        assert again.manifest["content_hash"] == found.manifest["content_hash"]
+
+
+def test_a_feature_that_a_later_version_drops_is_null_in_new_rows(tmp_path):
+    both = [*last_payment.features, Feature("twice", amount * 2)]
+    old = Home(tmp_path, [FeatureGroup("last_payment", "1.0.0", card, payments, both, grain="event", **ABOUT)])
+    old.now = hours(10)
+    old.write([(1, 1, 5.0, hours(1))])
+    old.store.materialize_incremental("last_payment")
+    fewer = FeatureGroup("last_payment", "1.1.0", card, payments, last_payment.features, grain="event", **ABOUT)
+    new = Home(tmp_path, [fewer])
+    new.now = hours(11)
+    new.write([(2, 2, 6.0, hours(2))])
+    assert new.store.materialize_incremental(fewer).rows == 1
+    stored = new.lake.table("features/last_payment/v1").scan().sort("card_id").collect()
+    assert stored["twice"].to_list() == [10.0, None]

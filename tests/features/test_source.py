@@ -52,6 +52,7 @@ def test_a_date_is_its_midnight_and_other_columns_are_dropped():
         ({"shop": ["a"], "n": [2**40], "at": [NOON]}, "wrong type"),
         ({"shop": ["a"], "n": [1], "at": [None]}, "1 row.* have no 'at'"),
         ({"shop": ["a"], "n": [1], "at": ["noon"]}, "not a time"),
+        ({"shop": ["a"], "n": [1], "at": [date(1969, 12, 31)]}, "before 1970"),
     ],
 )
 def test_what_does_not_fit_is_refused_by_name(columns, message):
