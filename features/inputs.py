@@ -68,21 +68,31 @@ class Input:
         raw = raw.filter(time <= cutoff)
         raw = raw if start is None else raw.filter(time >= start)
         raw = raw if end is None else raw.filter(time < end)
+        if isinstance(self.origin, Source):
+            return self._records(self.origin, raw, scope)
         if scope is not None:
             raw = within(raw, scope)
-        if isinstance(self.origin, Source):
-            return self._records(self.origin, raw)
         newest = winners(raw, [*self.origin.keys, EVENT]).filter(~pl.col(DELETED))
         named = newest.rename({CREATED: INGESTED_AT}).select(list(self.dtypes))
         return named.with_columns(pl.col(INGESTED_AT).alias(ARRIVAL))
 
     def changes(self, after: int | None, through: int | None, columns: Sequence[str]) -> pl.DataFrame:
-        """The distinct values of columns in the rows that commits (after, through] added."""
+        """The distinct values of columns in the rows that commits (after, through] added or replaced."""
         if through is None or (after is not None and after >= through):
             return pl.DataFrame(schema={c: self.dtypes[c] for c in columns})
-        if isinstance(self.origin, Source):
-            return self.store.source_changes(self.origin.name, after, through, columns)
-        return self._table(self.origin).changes(after, through, columns)
+        if not isinstance(self.origin, Source):
+            return self._table(self.origin).changes(after, through, columns)
+        record = _record(self.origin)
+        changed = self.store.source_changes(self.origin.name, after, through, columns)
+        if set(columns) <= set(record) or not self.origin.keys:
+            return changed
+        # A correction may move a record to other values of these columns: those it had before count as well.
+        records = self.store.source_changes(self.origin.name, after, through, record)
+        if records.is_empty():
+            return changed
+        raw = self._raw(through, None, records.select(pl.col(self.time).max()).item())
+        assert raw is not None  # it has commits
+        return pl.concat([changed, within(raw, records).select(columns).unique().collect()]).unique()
 
     def _table(self, group: FeatureGroup) -> FeatureTable:
         columns = {c: self.dtypes[c] for c in (*group.keys, *group.feature_names)}
@@ -96,16 +106,25 @@ class Input:
             return self.store.scan_source(self.origin.name, version, since, last.date())
         return self._table(self.origin).scan(version, since, last.date())
 
-    def _records(self, source: Source, raw: pl.LazyFrame) -> pl.LazyFrame:
+    def _records(self, source: Source, raw: pl.LazyFrame, scope: pl.DataFrame | None) -> pl.LazyFrame:
+        record = _record(source)
+        # The scope comes first where it can only take or leave all versions of a record.
+        early = scope is not None and (not source.keys or set(scope.columns) <= set(record))
+        raw = within(raw, scope) if early and scope is not None else raw
         if source.keys:
             # Within one ingestion the later record wins: what is kept must not depend on a scan's order.
-            record = [*source.keys, source.event_timestamp]
             raw = raw.sort(INGESTED_AT, FILE_SHA256, RECORD_OFFSET).unique(subset=record, keep="last")
+        raw = within(raw, scope) if scope is not None and not early else raw
         arrival = pl.col(source.event_timestamp)
         if source.live_since is not None:
             live = pl.col(INGESTED_AT) >= source.live_since
             arrival = pl.when(live).then(pl.max_horizontal(INGESTED_AT, source.event_timestamp)).otherwise(arrival)
         return raw.with_columns(arrival.alias(ARRIVAL))
+
+
+def _record(source: Source) -> list[str]:
+    """The columns whose equal values make two rows one record, where the source has keys."""
+    return [*(source.keys or ()), source.event_timestamp]
 
 
 def event_time(origin: Source | FeatureGroup) -> str:

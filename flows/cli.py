@@ -42,6 +42,7 @@ def demo(
 def ingest(
     paths: Annotated[list[Path], typer.Argument(help="Files or folders.")],
     source: Annotated[Optional[str], typer.Option(help="The source that CSV, Parquet or NDJSON files feed.")] = None,  # noqa: UP045
+    retry: Annotated[bool, typer.Option("--retry", help="Read files again that were rejected before.")] = False,
     home: Home = None,
     json: Json = False,
 ) -> None:
@@ -51,7 +52,7 @@ def ingest(
     from infra.wiring import open_platform
 
     with clear_errors(), open_platform(home=home) as platform, progress_bar("ingest") as progress:
-        result = open_ingestor(platform).ingest(paths, source, progress)
+        result = open_ingestor(platform).ingest(paths, source, progress, retry=retry)
     columns = ["path", "status", "rows", "quarantined", "severity", "offset", "reason"]
     rows = result.entries.select(columns).to_dicts()
     if json:

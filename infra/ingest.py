@@ -22,7 +22,7 @@ from expectations.rules import Suite
 from expectations.suites import suite_for
 from features.errors import InvalidInput, UnreadableFile
 from features.registry import Registry
-from features.source import EVENT_DATE, FILE_SHA256, INGESTED_AT, Source
+from features.source import BOOKKEEPING, EVENT_DATE, FILE_SHA256, INGESTED_AT, Source
 from features.store import ingestion_stamp
 from features.times import TICK, UTC_US, Clock
 from infra.landing import Landing
@@ -82,13 +82,21 @@ class Ingestor:
         self._batch_bytes = batch_bytes
 
     def ingest(
-        self, paths: Iterable[Path], source: str | None = None, progress: Progress | None = None
+        self,
+        paths: Iterable[Path],
+        source: str | None = None,
+        progress: Progress | None = None,
+        *,
+        retry: bool = False,
     ) -> IngestResult:
-        """Take in every new file at or below the paths.
+        """Take in every new file at or below the paths; with ``retry`` those rejected before as well.
 
         STDF files feed their three sources; others need ``source`` or lie in a folder named after one.
-        Raises InvalidInput only where no path was any use, ConcurrentRun where another ingest goes on.
+        Raises InvalidInput only where no path was any use, ConcurrentRun where another ingest goes on,
+        StorageError where a source's table has other types than its definition.
         """
+        for known_source in self._registry.sources.values():
+            self._lake.check_source(known_source.name, {**known_source.dtypes, **BOOKKEEPING})
         done = []
         last, unfinished = self._ledger.last()
         if unfinished is not None:
@@ -96,7 +104,7 @@ class Ingestor:
         else:
             self._settle(self._ledger.batch_entries(last))
         files, problems = self._files(paths, source)
-        candidates, known = self._new(files, problems)
+        candidates, known = self._new(files, problems, retry=retry)
         if problems and not candidates and not known:
             raise InvalidInput("; ".join(problems))
         taken = 0
@@ -143,14 +151,17 @@ class Ingestor:
         # A single file given by hand without a telling name is tried as STDF: its bytes decide.
         return None if searched or file.suffix in {".csv", ".parquet", ".ndjson", ".jsonl"} else ""
 
-    def _new(self, files: Sequence[tuple[Path, str | None]], problems: list[str]) -> tuple[list[Candidate], int]:
+    def _new(
+        self, files: Sequence[tuple[Path, str | None]], problems: list[str], *, retry: bool
+    ) -> tuple[list[Candidate], int]:
         """Of the files those whose content the ledger does not know, each content once; and how many it knows.
 
         A file that cannot be opened is added to the problems: it is tried again by the next ingest.
         """
         with ThreadPoolExecutor(READ_THREADS) as pool:
             found = list(pool.map(lambda item: _candidate(*item), files))
-        seen = self._ledger.known()
+        landed, rejected = self._ledger.known()
+        seen = set(landed) if retry else landed | rejected
         fresh = []
         for candidate in found:
             if isinstance(candidate, UnreadableFile):
@@ -158,6 +169,9 @@ class Ingestor:
             elif candidate.sha256 not in seen:
                 seen.add(candidate.sha256)
                 fresh.append(candidate)
+        again = [c for c in found if isinstance(c, Candidate) and c.sha256 in rejected - landed]
+        if again and not retry:
+            problems.append(f"{len(again)} file(s) were rejected before and are not read again (--retry reads them)")
         unreadable = sum(isinstance(candidate, UnreadableFile) for candidate in found)
         return fresh, len(files) - len(fresh) - unreadable
 

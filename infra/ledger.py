@@ -94,12 +94,14 @@ class Ledger:
         frame = self._table.scan()
         return pl.DataFrame(schema=COLUMNS) if frame is None else frame.sort("plan", "path").collect()
 
-    def known(self) -> set[str]:
-        """The hashes of the files that need no second look."""
+    def known(self) -> tuple[set[str], set[str]]:
+        """The hashes of the files that landed, and of those that were rejected by their content."""
         frame = self._table.scan()
         if frame is None:
-            return set()
-        return set(frame.filter(~pl.col("redeliver")).select("file_sha256").collect().to_series())
+            return set(), set()
+        rows = frame.filter(~pl.col("redeliver")).select("file_sha256", pl.col("status") == REJECTED).collect()
+        rejected = rows["status"]
+        return set(rows.filter(~rejected)["file_sha256"]), set(rows.filter(rejected)["file_sha256"])
 
     def newest_stamp(self) -> datetime | None:
         """When the newest batch that was closed was taken in; None for none."""

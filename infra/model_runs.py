@@ -106,7 +106,10 @@ def score(
 
 
 def judged(store: FeatureStore, lake: DeltaLake, spec: ModelSpec) -> pl.DataFrame:
-    """Every prediction with its label: keys, event_timestamp, prediction, model_version, label (or null)."""
+    """Every prediction with its label: keys, event_timestamp, prediction, model_version, label (or null).
+
+    Asked again about the same moment, a model version is judged by its first answer alone.
+    """
     predictions = lake.scan_log(f"predictions/{spec.name}")
     label = spec.label_ref
     group = store.registry.group(label.group)
@@ -115,6 +118,8 @@ def judged(store: FeatureStore, lake: DeltaLake, spec: ModelSpec) -> pl.DataFram
         schema: dict[str, DataType] = {"prediction": pl.Float64(), "predicted_at": UTC_US}
         schema |= {"model_version": pl.String(), "run_id": pl.String()}
         return truth.head(0).with_columns(pl.lit(None, t).alias(n) for n, t in schema.items()).collect()
+    asked = [*group.keys, EVENT, "model_version"]
+    predictions = predictions.sort("predicted_at").unique(subset=asked, keep="first", maintain_order=True)
     return predictions.join(truth, on=[*group.keys, EVENT], how="left").collect()
 
 

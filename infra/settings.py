@@ -36,6 +36,8 @@ _SECRET_PARAMETER = re.compile(r"(?i)(?<=[?&])([^=&]*(?:key|password|secret|sign
 
 def _as_folder(path: Path) -> Path:
     path = path.expanduser().absolute()
+    if set("[]%") & set(str(path)):
+        raise ValueError("a path with [, ] or % cannot hold Delta tables; name another folder")
     if path.exists() and not path.is_dir():
         raise ValueError("there is a file of that name; name a folder")
     return path

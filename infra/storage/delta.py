@@ -82,6 +82,10 @@ class DeltaLake:
         newest = table.reached(_INGESTED)
         return from_micros(newest) if newest >= 0 else None
 
+    def check_source(self, name: str, dtypes: Mapping[str, DataType]) -> None:
+        """Raise StorageError where the source's table holds a column with another type."""
+        self.table(f"bronze/{name}").check(dtypes)
+
     def source_version(self, name: str) -> int | None:
         """The newest version of a source's table; None while it has none."""
         return self.table(f"bronze/{name}").version()

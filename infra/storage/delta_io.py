@@ -6,7 +6,8 @@ import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime
-from typing import TypeVar
+from typing import Any, TypeVar
+from urllib.parse import unquote
 
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction, write_deltalake
@@ -62,6 +63,17 @@ def _widened(rows: pl.DataFrame, handle: DeltaTable) -> pl.DataFrame:
     return rows.with_columns(pl.lit(None, known[name]).alias(name) for name in missing)
 
 
+class _LocalTable(DeltaTable):
+    """A table in a folder: delta-rs gives its files percent-encoded, which Polars takes literally."""
+
+    def file_uris(self, *arguments: Any, **options: Any) -> list[str]:
+        return [unquote(uri) for uri in super().file_uris(*arguments, **options)]
+
+    @property
+    def table_uri(self) -> str:
+        return unquote(super().table_uri)
+
+
 class Table:
     """A Delta table at a place, existing or not yet; one handle for checks and writes.
 
@@ -81,7 +93,7 @@ class Table:
                 self._handle.update_incremental()
                 return self._handle
             try:
-                self._handle = DeltaTable(self.uri, storage_options=self._options)
+                self._handle = self._open()
             except TableNotFoundError:
                 return None
             return self._handle
@@ -153,7 +165,7 @@ class Table:
         empty = pl.DataFrame(schema=dict(columns))
         if handle is None:
             # "ignore": two processes may create the table at the same moment.
-            handle = DeltaTable.create(
+            DeltaTable.create(
                 self.uri,
                 schema=Schema.from_arrow(empty.to_arrow().schema),
                 mode="ignore",
@@ -161,10 +173,27 @@ class Table:
                 configuration=TABLE_PROPERTIES,
                 storage_options=self._options,
             )
-            self._handle = handle
-        elif set(columns) - {f.name for f in handle.schema().fields}:
+            handle = self._handle = self._open()
+        self._check_types(handle, empty)
+        if set(columns) - {f.name for f in handle.schema().fields}:
             write_deltalake(handle, empty, mode="append", schema_mode="merge")
         return handle
+
+    def check(self, columns: Mapping[str, DataType]) -> None:
+        """Raise StorageError where the table, if there is one, holds a column with another type."""
+        handle = self.handle()
+        if handle is not None:
+            self._check_types(handle, pl.DataFrame(schema=dict(columns)))
+
+    def _check_types(self, handle: DeltaTable, empty: pl.DataFrame) -> None:
+        known = {field.name: field.type for field in handle.schema().fields}
+        declared = Schema.from_arrow(empty.to_arrow().schema).fields
+        other = [f"{f.name} ({known[f.name]})" for f in declared if f.name in known and known[f.name] != f.type]
+        if other:
+            raise StorageError(
+                f"{self.uri}: the table holds column(s) {', '.join(other)} with another type than is declared now: "
+                f"declare that type, or give the column or the source a new name"
+            )
 
     def _racing(self, step: Callable[[], T]) -> T:
         """What ``step`` returns, run again from the newest version while other writers commit first."""
@@ -185,7 +214,11 @@ class Table:
 
     def _at(self, version: int) -> DeltaTable:
         with translated(self.uri):
-            return DeltaTable(self.uri, version=version, storage_options=self._options)
+            return self._open(version)
+
+    def _open(self, version: int | None = None) -> DeltaTable:
+        kind = DeltaTable if "://" in self.uri else _LocalTable
+        return kind(self.uri, version=version, storage_options=self._options)
 
     def scan(
         self, version: int | None = None, since: date | None = None, until: date | None = None

@@ -427,3 +427,34 @@ def test_a_feature_that_a_later_version_drops_is_null_in_new_rows(tmp_path):
     assert new.store.materialize_incremental(fewer).rows == 1
     stored = new.lake.table("features/last_payment/v1").scan().sort("card_id").collect()
     assert stored["twice"].to_list() == [10.0, None]
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    first=st.lists(st.tuples(st.integers(0, 5), st.integers(1, 3), st.integers(1, 9)), min_size=1, max_size=8),
+    then=st.lists(st.tuples(st.integers(0, 5), st.integers(1, 3), st.integers(1, 9)), min_size=1, max_size=8),
+)
+@pytest.mark.parametrize("one", [last_payment, daily], ids=lambda g: g.name)
+def test_a_record_that_moves_to_another_entity_counts_once_however_it_is_computed(tmp_path_factory, one, first, then):
+    def rows(stream):
+        return [(number, card_id, float(value), hours(7 * number)) for number, card_id, value in stream]
+
+    folder = tmp_path_factory.mktemp("moves")
+    stepwise, whole, chunked = (Home(folder / name) for name in ("stepwise", "whole", "chunked"))
+    chunked.store = FeatureStore(Registry(GROUPS), chunked.lake, MemoryOnlineStore(), lambda: chunked.now, chunk_rows=1)
+    for home in (stepwise, whole, chunked):
+        home.now = hours(100)
+        home.write(rows(first))
+        if home is stepwise:
+            home.store.materialize_incremental(one)
+        home.now = hours(101)
+        home.write(rows(then))
+    stepwise.store.materialize_incremental(one)
+    for home in (whole, chunked):
+        home.store.materialize(one, T0, hours(101))
+    values = [*one.keys, "event_timestamp", *one.feature_names]
+    states = [home.rows(one.name).select(values).sort(values).rows() for home in (stepwise, whole, chunked)]
+    assert states[1] == states[2]
+    assert set(states[1]) <= set(states[0])
+    if one.grain == "event":
+        assert states[0] == states[1]

@@ -369,3 +369,13 @@ def test_training_without_enough_examples_is_one_line(home: Path) -> None:
     assert "model 'wafer_yield'" in complaint("train", "wafer_yield", "--home", home)
     assert "model 'nope' is not registered" in complaint("train", "nope", "--home", home)
     assert "there is no model 'wafer_yield': train it first" in complaint("audit", "wafer_yield", "--home", home)
+
+
+def test_a_rejected_file_is_read_again_when_asked_to(tmp_path):
+    folder = tmp_path / "ein Ordner mit ü"
+    folder.mkdir()
+    (folder / "broken.stdf").write_bytes(b"no record at all")
+    home = str(tmp_path / "ein Heim")
+    run("ingest", folder, "--home", home, code=1)
+    assert "1 file(s) were rejected before" in run("ingest", folder, "--home", home).stderr
+    assert "broken.stdf" in run("ingest", folder, "--home", home, "--retry", code=1).stdout

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import polars as pl
 import pytest
 
-from features.errors import ConcurrentRun
+from features.errors import ConcurrentRun, StorageError
 from features.stores import Plan
 from infra.ledger import Candidate, Entry, Ledger
 from infra.storage.delta import DeltaLake
@@ -50,7 +50,7 @@ def test_an_ingest_cannot_list_files_that_another_took_since_it_looked_them_up(t
     first, second = Ledger(DeltaLake(tmp_path)), Ledger(DeltaLake(tmp_path))
     file = Candidate("a.stdf", "hash", 10, None)
     last, _ = first.last()
-    assert first.known() == set()
+    assert first.known() == (set(), set())
     second.close(second.open(1, [file], T0), [Entry(file, "ingested")], {})
     with pytest.raises(ConcurrentRun, match="run again"):
         first.open(last + 1, [file], T0)
@@ -63,7 +63,7 @@ def test_the_first_to_close_a_batch_decides_what_the_ledger_says(tmp_path):
     batch = first.open(1, [file], T0)
     second.close(batch, [Entry(file, "rejected", "gone", redeliver=True)], {})
     assert first.close(batch, [Entry(file, "ingested")], {})["status"].to_list() == ["rejected"]
-    assert first.known() == set()
+    assert first.known() == (set(), set())
 
 
 def test_threads_that_share_a_table_do_a_step_once(tmp_path):
@@ -110,3 +110,18 @@ def test_definitions_recorded_at_once_are_all_kept(tmp_path):
         list(pool.map(lambda lake, row: lake.record_definition(row), lakes, rows))
     lakes[0].record_definition(rows[0])
     assert sorted(lakes[1].definitions()["name"]) == ["g0", "g1", "g2", "g3"]
+
+
+@pytest.mark.parametrize("name", ["a b", "ü", "a#b", "a?b", "a{b}", "plain"])
+def test_a_folder_may_have_any_name_that_delta_can_hold(tmp_path, name):
+    table = Table(str(tmp_path / name / "table"))
+    rows = pl.DataFrame({"n": [1, 2], "event_date": [date(2026, 3, 1), date(2026, 3, 2)]})
+    assert table.append_once(rows, "app", 1, partition_by=["event_date"]) == 1
+    assert Table(str(tmp_path / name / "table")).scan(1, since=date(2026, 3, 2)).collect()["n"].to_list() == [2]
+
+
+def test_a_column_of_another_type_is_refused_by_name(tmp_path):
+    table = Table(str(tmp_path / "table"))
+    table.append_once(pl.DataFrame({"n": [1]}), "app", 1)
+    with pytest.raises(StorageError, match=r"column\(s\) n \(.*long.*\) with another type"):
+        table.append_once(pl.DataFrame({"n": [0.5]}), "app", 2)
