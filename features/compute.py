@@ -127,6 +127,13 @@ def first_time(group: FeatureGroup) -> str:
     return event_time(next(iter(group.inputs.values())))
 
 
+def scope_columns(group: FeatureGroup) -> list[str]:
+    """The columns whose values say which raw rows belong together: recomputing needs all of those."""
+    if group.prepare_by:
+        return list(group.prepare_by)
+    return group.keys if group.grain == "entity" else [first_time(group)]
+
+
 def _check_inputs(group: FeatureGroup, frames: Frames, who: str) -> None:
     """Refuse inputs that lack the columns by which the engine keeps rows together."""
     needed = list(group.prepare_by) or (group.keys if group.grain == "entity" else [])

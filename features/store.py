@@ -12,17 +12,19 @@ from typing import Any, Self
 
 import polars as pl
 
+from features.computation import Computation
 from features.errors import DefinitionChanged, StorageError
 from features.feature_group import FeatureGroup
 from features.feature_rows import DELETED, EVENT, PLAN, winners
 from features.feature_service import FeatureService
 from features.fingerprint import describe_group, fingerprint
 from features.frames import as_frame
-from features.materialization import MaterializationRun, Materializer, Progress
+from features.materialization import Materializer
 from features.online import OnlineResponse, OnlineRetrieval
 from features.point_in_time import History
 from features.registry import Registry
 from features.retrieval import HistoricalRetrieval, Pins, TrainingSet, provenance
+from features.runs import Progress, Run, Runs
 from features.source import BOOKKEEPING, EVENT_DATE, FILE_SHA256, INGESTED_AT, RECORD_OFFSET, Source
 from features.stores import OfflineStore, OnlineStore
 from features.sync import Syncer, SyncRun
@@ -65,7 +67,9 @@ class FeatureStore:
         self.offline = offline
         self.online = online
         self._clock = clock
-        self._materializer = Materializer(offline, self.now, chunk_rows)
+        computation = Computation(offline)
+        self._runs = Runs(offline, self.now, {"incremental": computation, "backfill": computation})
+        self._materializer = Materializer(self._runs, computation, chunk_rows)
         self._syncer = Syncer(offline, online, self.now)
         self._historical = HistoricalRetrieval(registry, offline, online.target)
         self._online = OnlineRetrieval(registry, online)
@@ -98,15 +102,13 @@ class FeatureStore:
         start: datetime | date | str,
         end: datetime | date | str,
         progress: Progress | None = None,
-    ) -> MaterializationRun:
+    ) -> Run:
         """Backfill a half-open UTC interval [start, end) of event time."""
         known = self._ready(group)
         with _readable(known):
             return self._materializer.backfill(known, as_utc(start), as_utc(end), progress)
 
-    def materialize_incremental(
-        self, group: FeatureGroup | str, progress: Progress | None = None
-    ) -> MaterializationRun:
+    def materialize_incremental(self, group: FeatureGroup | str, progress: Progress | None = None) -> Run:
         """The live path: emit what new source commits and the passing of time made necessary."""
         known = self._ready(group)
         with _readable(known):
@@ -163,7 +165,7 @@ class FeatureStore:
     ) -> pl.LazyFrame:
         """The rows that stand in the offline store, one per entity and event time in [start, end)."""
         known = self._ready(group)
-        table = self._materializer.table(known)
+        table = self._runs.table(known)
         state = table.state()
         start, end = (None if moment is None else as_utc(moment) for moment in (start, end))
         rows = table.scan(state.version, start.date() if start else None, end.date() if end else None)
@@ -175,7 +177,7 @@ class FeatureStore:
     def provenance(self, group: FeatureGroup | str) -> dict[str, Any]:
         """What a manifest says of a group as it stands: version, fingerprint, table version, sources."""
         known = self._ready(group)
-        table = self._materializer.table(known)
+        table = self._runs.table(known)
         return provenance(known, table, table.state())
 
     def close(self) -> None:

@@ -25,7 +25,8 @@ class Plan:
     Frozen when it is opened; whoever finishes it does exactly this. ``sources`` maps each input to
     (version after which its commits count as new, version that is read); the first is None for a
     backfill, which reads everything. ``chunks`` are half-open intervals of event time. ``stamp`` is
-    the run's created_timestamp, ``previous`` the stamp of the group's run before it.
+    the run's created_timestamp, ``previous`` the stamp of the group's last incremental run before it.
+    ``details`` are a kind's own facts (JSON); with "epoch" among them, closing raises the table's epoch.
     """
 
     number: int
@@ -39,12 +40,16 @@ class Plan:
 
 @dataclass(frozen=True)
 class TableState:
-    """Where a group's table stands: its Delta version, newest plans, newest stamp and rollback epoch."""
+    """Where a group's table stands: its Delta version, newest plans, newest stamp and rollback epoch.
+
+    ``through`` is the stamp of the newest incremental run that closed.
+    """
 
     version: int
     opened: int
     closed: int
     stamp: datetime | None
+    through: datetime | None
     epoch: int
 
 

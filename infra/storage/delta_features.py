@@ -25,9 +25,9 @@ class DeltaFeatureTable:
     """Implements features.stores.FeatureTable.
 
     Plans are app transactions: ``plan`` and ``done`` count them, ``stamp`` is the newest run's
-    created_timestamp in µs, ``chunk:i`` the last plan whose chunk i is in, ``cursor:<input>`` the
-    input's version up to which commits were taken in. The plan's content rides in the opening
-    commit's metadata.
+    created_timestamp in µs, ``through`` that of the newest incremental run that closed, ``epoch`` counts
+    rollbacks, ``chunk:i`` is the last plan whose chunk i is in, ``cursor:<input>`` the input's version
+    up to which commits were taken in. The plan's content rides in the opening commit's metadata.
     """
 
     def __init__(self, table: Table, columns: Mapping[str, DataType], keys: Sequence[str]) -> None:
@@ -40,12 +40,13 @@ class DeltaFeatureTable:
         handle = self._table.handle()
         assert handle is not None  # ensured in __init__
         past = None if version in (None, handle.version()) else version
-        stamp = self._table.reached("stamp", past)
+        stamp, through = self._table.reached("stamp", past), self._table.reached("through", past)
         return TableState(
             version=handle.version() if past is None else past,
             opened=max(self._table.reached("plan", past), 0),
             closed=max(self._table.reached("done", past), 0),
             stamp=from_micros(stamp) if stamp >= 0 else None,
+            through=from_micros(through) if through >= 0 else None,
             epoch=max(self._table.reached("epoch", past), 0),
         )
 
@@ -87,8 +88,12 @@ class DeltaFeatureTable:
 
     def close_plan(self, plan: Plan, cursors: Mapping[str, int]) -> None:
         """Close the plan and move the cursors in one commit, unless another run did."""
-        moved = {_CURSOR + source: version for source, version in cursors.items()}
-        self._table.append_once(self._empty(), "done", plan.number, marks=moved)
+        marks = {_CURSOR + source: version for source, version in cursors.items()}
+        if plan.kind == "incremental":
+            marks["through"] = to_micros(plan.stamp)
+        if "epoch" in plan.details:
+            marks["epoch"] = plan.details["epoch"]
+        self._table.append_once(self._empty(), "done", plan.number, marks=marks)
 
     def scan(self, version: int | None = None, since: date | None = None, until: date | None = None) -> pl.LazyFrame:
         """All rows, those of a plan still open included; dates are inclusive bounds."""

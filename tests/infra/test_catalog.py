@@ -11,7 +11,7 @@ from sklearn.linear_model import Ridge
 from features import Entity, Feature, FeatureGroup, FeatureService, FeatureStore, ModelSpec, Registry, Source
 from features.definitions import REGISTRY
 from features.errors import DefinitionError, NotRegistered
-from features.materialization import MaterializationRun
+from features.runs import Run
 from infra.catalog import describe
 from infra.settings import load_settings
 from infra.status import status
@@ -92,7 +92,7 @@ def store(tmp_path: Path) -> Iterator[FeatureStore]:
         yield store
 
 
-def fill(store: FeatureStore) -> MaterializationRun:
+def fill(store: FeatureStore) -> Run:
     times = [START, START + timedelta(days=1), START + timedelta(days=1)]
     rows = {"guest_id": ["ann", "ann", "bob"], "hotel": [1, 1, 2], "nights": [2, 3, 1], "left_at": times}
     store.write_source("stays", pl.DataFrame(rows))

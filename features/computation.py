@@ -1,0 +1,123 @@
+"""Computation: the rows that an incremental run or a backfill appends, chunk by chunk."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from functools import partial
+
+import polars as pl
+
+from features.changes import changes, existing, gone, no_rows, standing, stored
+from features.compute import Interval, compute, first_time, input_dtypes, scope_columns
+from features.feature_group import FeatureGroup
+from features.inputs import Input
+from features.runs import Chunks
+from features.stores import FeatureTable, OfflineStore, Plan
+from features.times import EPOCH as BEGINNING
+from features.times import TICK, duration, from_micros, micros, to_micros
+
+
+class Computation:
+    """Implements features.runs.Work for the kinds "incremental" and "backfill"."""
+
+    def __init__(self, store: OfflineStore) -> None:
+        self._store = store
+
+    def inputs(self, group: FeatureGroup) -> dict[str, Input]:
+        """The group's inputs by the name that ``prepare`` knows them by."""
+        return {n: Input(n, o, input_dtypes(o), self._store) for n, o in group.inputs.items()}
+
+    def start(self, group: FeatureGroup, table: FeatureTable, plan: Plan) -> Chunks:
+        """What a plan appends: per chunk what changed against the table, tombstones included."""
+        inputs = self.inputs(group)
+        scope = self._scope(group, inputs, plan)
+        return partial(self._chunk, group, table, inputs, plan, scope)
+
+    def _scope(self, group: FeatureGroup, inputs: dict[str, Input], plan: Plan) -> pl.DataFrame | None:
+        """The values of the scope columns whose rows the run recomputes; None means all."""
+        by = scope_columns(group)
+        if plan.kind != "incremental" or plan.previous is None or group.grain == "window":
+            return None
+        if not set(by) <= {*group.keys, first_time(group)}:
+            return None  # the table does not say which of its rows belong to these values: some might be gone
+        if any(after is None for after, version in plan.sources.values() if version is not None):
+            return None
+        parts = self.revisited(group, inputs, plan)
+        for name, item in inputs.items():
+            after, version = plan.sources[name]
+            parts.append(item.changes(after, version, [item.time if c == first_time(group) else c for c in by]))
+        dtypes = next(iter(inputs.values())).dtypes
+        named = [part.rename(dict(zip(part.columns, by, strict=True))) for part in parts]
+        return pl.concat([part.cast({c: dtypes[c] for c in by}) for part in named]).unique()
+
+    def revisited(
+        self, group: FeatureGroup, inputs: dict[str, Input], plan: Plan, limit: int | None = None
+    ) -> list[pl.DataFrame]:
+        """Scope values of rows that no run could emit before, because they were unsettled or in the future."""
+        if plan.previous is None:
+            return []
+        if group.settle is not None:
+            since = plan.previous - duration(group.settle)
+        elif group.every is not None:
+            since = from_micros(to_micros(plan.previous) // micros(group.every) * micros(group.every))
+        else:
+            since = plan.previous + TICK
+        found = []
+        for name, item in inputs.items():
+            columns = [item.time if c == first_time(group) else c for c in scope_columns(group)]
+            rows = item.scan(plan.sources[name][1], plan.stamp, since).select(columns)
+            found.append((rows.unique() if limit is None else rows.head(limit)).collect())
+        return found
+
+    def _chunk(
+        self,
+        group: FeatureGroup,
+        table: FeatureTable,
+        inputs: dict[str, Input],
+        plan: Plan,
+        scope: pl.DataFrame | None,
+        number: int,
+    ) -> pl.DataFrame:
+        """The rows to append for one chunk."""
+        interval = Interval(*plan.chunks[number], plan.stamp)
+        if scope is not None and scope.is_empty():
+            return stored(no_rows(group), group, plan, table.state().epoch)
+        frames, scope = self._frames(group, table, inputs, plan, interval, scope)
+        fresh = compute(group, frames, interval)
+        old = existing(group, table, interval, scope)
+        lost = gone(group, frames, fresh, old)
+        return stored(changes(group, fresh, old, lost, plan), group, plan, table.state().epoch)
+
+    def _frames(
+        self,
+        group: FeatureGroup,
+        table: FeatureTable,
+        inputs: dict[str, Input],
+        plan: Plan,
+        interval: Interval,
+        scope: pl.DataFrame | None,
+    ) -> tuple[dict[str, pl.LazyFrame], pl.DataFrame | None]:
+        """The raw rows that may matter for a chunk, key groups whole, and the scope they cover."""
+        versions = {name: version for name, (_, version) in plan.sources.items()}
+        by = scope_columns(group)
+        if group.grain == "window":
+            longest = max(micros(f.window or "") for f in group.features)
+            start = max(BEGINNING, interval.start - timedelta(microseconds=longest) - duration(group.every or "0s"))
+            frames = {n: i.scan(versions[n], plan.stamp, start, interval.end) for n, i in inputs.items()}
+            if group.prepare_by:
+                whole = pl.concat([f.select(by) for f in frames.values()], how="vertical_relaxed").unique().collect()
+                frames = {n: i.scan(versions[n], plan.stamp, scope=whole) for n, i in inputs.items()}
+            return frames, None
+        if by == [first_time(group)]:
+            start = max(BEGINNING, interval.start)
+            found = {n: i.scan(versions[n], plan.stamp, start, interval.end, scope) for n, i in inputs.items()}
+            return found, scope
+        if len(plan.chunks) > 1 or interval.start > BEGINNING:
+            # Key groups with rows in the chunk (a boundary's rows begin one step before it), then all of theirs.
+            start = max(BEGINNING, interval.start - duration(group.every or "0s"))
+            there = [i.scan(versions[n], plan.stamp, start, interval.end, scope).select(by) for n, i in inputs.items()]
+            if scope is not None and set(by) <= set(group.keys):
+                # Key groups that had rows in the chunk and lost them: what they made becomes tombstones.
+                there.append(standing(group, table, interval, scope).select(by).cast(scope.schema))
+            scope = pl.concat(there).unique().collect()
+        return {n: i.scan(versions[n], plan.stamp, scope=scope) for n, i in inputs.items()}, scope

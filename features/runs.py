@@ -1,0 +1,93 @@
+"""Runs: a plan is opened, done chunk by chunk and closed, each step one commit (SEMANTICS.md §5).
+
+Whatever kind of run a killed process left open, the next runner of the group finishes it first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+import polars as pl
+
+from features.compute import stored_schema
+from features.errors import ConcurrentRun
+from features.feature_group import FeatureGroup
+from features.stores import FeatureTable, OfflineStore, Plan, TableState
+from features.times import TICK, Clock
+
+Progress = Callable[[int, int], None]
+"""Told (chunks done, chunks in all)."""
+
+Chunks = Callable[[int], pl.DataFrame]
+"""The rows of a plan's chunk by its number, bookkeeping included."""
+
+
+class Work(Protocol):
+    """What the runs of one kind append."""
+
+    def start(self, group: FeatureGroup, table: FeatureTable, plan: Plan) -> Chunks:
+        """Get ready for a plan, new or left open; the same plan always gives the same rows."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run did: its plan (None where there was nothing to do), rows appended, table version."""
+
+    group: str
+    plan: int | None
+    rows: int
+    version: int
+
+
+class Runs:
+    """Opens, does and closes the plans of groups; ``works`` says how by the kind of plan."""
+
+    def __init__(self, store: OfflineStore, clock: Clock, works: Mapping[str, Work]) -> None:
+        self._store = store
+        self._clock = clock
+        self._works = dict(works)
+
+    def table(self, group: FeatureGroup) -> FeatureTable:
+        """The group's table, created when needed."""
+        return self._store.feature_table(group.table_id, stored_schema(group), group.keys)
+
+    def settle(self, group: FeatureGroup, table: FeatureTable, progress: Progress | None = None) -> int:
+        """Finish the plan that a killed run left open; how many rows were still to append."""
+        plan = table.unfinished()
+        return 0 if plan is None else self._do(group, table, plan, progress)
+
+    def state(self, group: FeatureGroup, table: FeatureTable) -> TableState:
+        """The table's state while no plan is open; raises ConcurrentRun where another run is at work."""
+        state = table.state()
+        if state.opened > state.closed:
+            raise ConcurrentRun(
+                f"feature group {group.name!r}: another run is at work on it; run again when it is done"
+            )
+        return state
+
+    def stamp(self, state: TableState) -> datetime:
+        """A new run's stamp: now, but always after the group's last one, whatever the clock does."""
+        now = self._clock()
+        return now if state.stamp is None else max(now, state.stamp + TICK)
+
+    def run(self, group: FeatureGroup, table: FeatureTable, plan: Plan, progress: Progress | None = None) -> Run:
+        """Open a plan, do its chunks, close it."""
+        table.open_plan(plan)
+        rows = self._do(group, table, plan, progress)
+        return Run(group.name, plan.number, rows, table.state().version)
+
+    def _do(self, group: FeatureGroup, table: FeatureTable, plan: Plan, progress: Progress | None) -> int:
+        """The chunks of an open plan that are missing, then its close; how many rows were appended."""
+        rows_of, appended = self._works[plan.kind].start(group, table, plan), 0
+        for number in range(len(plan.chunks)):
+            if not table.has_chunk(plan, number):
+                rows = rows_of(number)
+                appended += rows.height if table.append(plan, number, rows) else 0
+            if progress is not None:
+                progress(number + 1, len(plan.chunks))
+        moved = {name: version for name, (_, version) in plan.sources.items() if version is not None}
+        table.close_plan(plan, moved if plan.kind == "incremental" else {})
+        return appended
