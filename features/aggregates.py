@@ -105,7 +105,7 @@ def value_of(bucket: pl.Expr, accuracy: float) -> pl.Expr:
 
 
 def _buckets(accuracy: float) -> tuple[float, int]:
-    """The log of g (see ``approx_quantile``), and what makes the index of every float positive and leaves room for inf above them."""
+    """The log of g (see ``approx_quantile``), and what to add so that the index of every float is positive."""
     if not _TINY_ACCURACY <= accuracy < 1:
         raise DefinitionError(f"accuracy {accuracy!r} is not between {_TINY_ACCURACY} and 1: write 0.01 for 1 %")
     log_growth = math.log((1 + accuracy) / (1 - accuracy))
