@@ -91,7 +91,7 @@ def captured(function: Callable[..., Any]) -> list[str]:
 
 
 def _feature(feature: Feature) -> dict[str, Any]:
-    exact = hashlib.sha256(_serialized(feature.expr).encode()).hexdigest()
+    exact = hashlib.sha256(serialized(feature.expr).encode()).hexdigest()
     return {
         "name": feature.name,
         "expr": str(feature.expr),
@@ -101,7 +101,7 @@ def _feature(feature: Feature) -> dict[str, Any]:
     }
 
 
-def _serialized(expr: pl.Expr) -> str:
+def serialized(expr: pl.Expr) -> str:
     """Polars' serialization of an expression, the source of user functions in place of their pickles."""
 
     def readable(node: dict[str, Any]) -> dict[str, Any]:
