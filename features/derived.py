@@ -26,7 +26,7 @@ _ROW = "_row"
 class Selection:
     """What a request resolves to: the refs to answer, what to read for them and what to derive.
 
-    ``stored`` maps each group to the features read from it; ``names`` are the output columns in
+    ``stored`` maps each group, as references name it, to the features read from it; ``names`` are the output columns in
     order; ``derived`` are (output name, feature, columns it may see by the name it uses).
     """
 
@@ -60,12 +60,12 @@ def select(
     stored: dict[str, dict[str, None]] = {}
     derived: list[tuple[str, Feature, Mapping[str, str]]] = []
     for ref in refs:
-        group = registry.group(ref.group)
+        group = registry.group(ref.head)
         own = {f.name: f for f in group.derived}.get(ref.feature)
         if own is None:
-            stored.setdefault(group.name, {})[ref.feature] = None
+            stored.setdefault(ref.head, {})[ref.feature] = None
         else:
-            derived.append((names[ref], own, _group_columns(group, own, stored)))
+            derived.append((names[ref], own, _group_columns(ref.head, group, own, stored)))
     request = dict(service.request or {}) if service else {}
     for feature in service.derived if service else ():
         if feature.name in names.values():
@@ -75,7 +75,7 @@ def select(
 
 
 def column(group: str, feature: str) -> str:
-    """The column that holds a stored feature while a request is worked on."""
+    """The column that holds a stored feature of a group (see ``Ref.head``) while a request is worked on."""
     return f"{group}__{feature}"
 
 
@@ -126,15 +126,17 @@ def status(values: pl.Series, inputs: Sequence[pl.Series]) -> pl.Series:
     return frame.select(found.alias(values.name)).to_series()
 
 
-def _group_columns(group: FeatureGroup, feature: Feature, stored: dict[str, dict[str, None]]) -> dict[str, str]:
+def _group_columns(
+    head: str, group: FeatureGroup, feature: Feature, stored: dict[str, dict[str, None]]
+) -> dict[str, str]:
     """What a group's derived feature reads: features of the same group by short name."""
     columns = {}
     for root in feature.expr.meta.root_names():
         if root not in group.feature_names:
             where = f"derived feature {group.name}:{feature.name}"
             raise DefinitionError(f"{where} reads {root!r}, which is not a stored feature of its group")
-        stored.setdefault(group.name, {})[root] = None
-        columns[root] = column(group.name, root)
+        stored.setdefault(head, {})[root] = None
+        columns[root] = column(head, root)
     return columns
 
 
@@ -151,7 +153,7 @@ def _service_columns(
         if len(found) != 1:
             problem = "is not among its features or request values" if not found else "is ambiguous: use the full name"
             raise DefinitionError(f"derived feature {feature.name!r} reads {root!r}, which {problem}")
-        group = registry.group(found[0].group)
-        there = found[0].feature in group.feature_names
-        columns[root] = column(group.name, found[0].feature) if there else names[found[0]]
+        head, there = found[0].head, found[0].feature
+        stored = there in registry.group(head).feature_names
+        columns[root] = column(head, there) if stored else names[found[0]]
     return columns

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Any, Literal
 
 import polars as pl
@@ -63,6 +63,7 @@ class FeatureGroup:
     frame, or one keyword frame per name where ``source`` is a mapping. Rows older than ``ttl``
     answer OUTSIDE_MAX_AGE; ``publish_delay`` is how long after its moment a row can be served at the
     earliest. ``schedule`` is a cron line, in the zone of the settings. Durations are Polars strings.
+    From the date ``retire`` on (UTC), scheduled runs skip this major version; it can still be read.
     """
 
     name: str
@@ -86,6 +87,7 @@ class FeatureGroup:
     retention: str | None = None
     online: bool = True
     sla: str | None = None
+    retire: date | None = None
     tags: Sequence[str] = ()
 
     def __post_init__(self) -> None:

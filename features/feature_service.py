@@ -34,12 +34,17 @@ class Ref:
         return cls(group, feature, int(major) if at else None)
 
     def __str__(self) -> str:
-        return f"{self.group}{'' if self.major is None else f'@{self.major}'}:{self.feature}"
+        return f"{self.head}:{self.feature}"
+
+    @property
+    def head(self) -> str:
+        """The group as the reference names it, with its major where it asks for one: "trips" or "trips@2"."""
+        return self.group if self.major is None else f"{self.group}@{self.major}"
 
     @property
     def full_name(self) -> str:
-        """The column name with its group: ``group__feature``."""
-        return f"{self.group}__{self.feature}"
+        """The column name with its group: ``group__feature``, or ``group@2__feature``."""
+        return f"{self.head}__{self.feature}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +53,8 @@ class FeatureService:
 
     ``features`` are groups (all their features) or references; ``request`` names values that come
     with the request and their types; ``derived`` are element-wise expressions over feature short
-    names (full names where two collide) and request values.
+    names (full names where two collide) and request values. ``requires`` are group requirements such as
+    ``"wafer_aggregates>=1.1"``: reading the service where less is applied raises IncompatibleFeatureVersion.
     """
 
     name: str
@@ -59,6 +65,7 @@ class FeatureService:
     request: Mapping[str, DataType] | None = None
     derived: Sequence[Feature] = ()
     sla: str | None = None
+    requires: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         check_name("feature service", self.name)

@@ -116,7 +116,7 @@ def _response(
     request: Mapping[str, Any],
 ) -> OnlineResponse:
     """The answers under their output names, derived features computed."""
-    where = {selection.names[ref]: column(ref.group, ref.feature) for ref in selection.refs}
+    where = {selection.names[ref]: column(ref.head, ref.feature) for ref in selection.refs}
     if selection.derived:
         missing = [name for name in selection.request if name not in request and name not in entities.columns]
         if missing:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import re
-from collections.abc import Iterable
-from typing import TypeVar
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Self, TypeVar
 
 from features.entity import Entity
 from features.errors import DefinitionError, IncompatibleFeatureVersion, NotRegistered
@@ -21,31 +23,55 @@ _REQUIREMENT = re.compile(r"([a-z][a-z0-9_]*)>=(\d+(?:\.\d+){0,2})")
 class Registry:
     """Groups, services and models in one list; entities and sources are found through them.
 
-    A source that no group reads yet may be listed too, so that it is taken in.
+    A source that no group reads yet may be listed too, so that it is taken in. A group may be there in
+    several major versions. ``groups`` has the newest one under the group's name, others as "name@1".
 
     Raises DefinitionError where two different definitions share a name, where inputs form a cycle,
     or where a service or model refers to what is not there.
     """
 
     def __init__(self, items: Iterable[FeatureGroup | FeatureService | ModelSpec | Source]) -> None:
-        self.groups: dict[str, FeatureGroup] = {}
+        self._majors: dict[str, FeatureGroup] = {}
         self.services: dict[str, FeatureService] = {}
         self.models: dict[str, ModelSpec] = {}
         self.sources: dict[str, Source] = {}
         self.entities: dict[str, Entity] = {}
         for item in items:
             self._add(item)
+        self._newest = {g.name: g.major for g in sorted(self._majors.values(), key=lambda g: g.major)}
+        self.groups = self._named(self._newest)
         for service in self.services.values():
             self.resolve(service)
+            for requirement in service.requires:
+                self._check_requirement(f"feature service {service.name!r}", requirement)
         for model in self.models.values():
             self.resolve([str(model.label_ref)])
             for requirement in model.requires:
-                self._check_requirement(model, requirement)
+                self._check_requirement(f"model {model.name!r}", requirement)
 
     def group(self, group: FeatureGroup | str) -> FeatureGroup:
-        """The group of that name; NotRegistered lists the names there are."""
-        name = group if isinstance(group, str) else group.name
-        return _find("feature group", name, self.groups)
+        """The group of that name, or of a major ("name@1"); NotRegistered lists the names there are."""
+        name = group if isinstance(group, str) else f"{group.name}@{group.major}"
+        if name in self._majors:
+            return self._majors[name]
+        return _find("feature group", name if isinstance(group, str) else group.name, self.groups)
+
+    def name_of(self, group: FeatureGroup) -> str:
+        """What ``groups`` has a group under: its name, with its major where the name means another one."""
+        return group.name if self.group(group.name).major == group.major else f"{group.name}@{group.major}"
+
+    def majors(self, name: str) -> list[FeatureGroup]:
+        """Every major version of a group, oldest first; none for a name that is unknown."""
+        return sorted((g for g in self._majors.values() if g.name == name), key=lambda g: g.major)
+
+    def at(self, majors: Mapping[str, int]) -> Self:
+        """The same definitions, where the names of some groups mean these majors instead of the newest ones."""
+        current = self._newest | dict(majors)
+        if current == {name: self.group(name).major for name in current}:
+            return self
+        view = copy.copy(self)
+        view.groups = self._named(current)
+        return view
 
     def source(self, source: Source | str) -> Source:
         """The source of that name."""
@@ -61,18 +87,16 @@ class Registry:
 
     def resolve(self, features: FeatureService | Iterable[str]) -> list[Ref]:
         """Check references against the definitions and return them in order, without repeats."""
-        refs = features.refs if isinstance(features, FeatureService) else [Ref.parse(f) for f in features]
-        groups = {ref.group: self.group(ref.group) for ref in refs}
-        known = {name: {f.name: None for f in (*g.features, *g.derived)} for name, g in groups.items()}
-        for ref in refs:
-            group = groups[ref.group]
-            if ref.feature not in known[ref.group]:
-                raise NotRegistered(f"feature {str(ref)!r} is not defined; {group.name!r} has {list(known[ref.group])}")
-            if ref.major not in (None, group.major):
-                raise NotRegistered(
-                    f"{str(ref)!r} asks for major {ref.major}, the registry defines {group.name!r} {group.version}"
-                )
-        return list(dict.fromkeys(refs))
+        refs = self._service_refs(features) if isinstance(features, FeatureService) else map(Ref.parse, features)
+        wanted = list(dict.fromkeys(refs))
+        groups = {ref.head: self._referred(ref) for ref in wanted}
+        known = {head: {f.name: None for f in (*g.features, *g.derived)} for head, g in groups.items()}
+        for ref in wanted:
+            if ref.feature not in known[ref.head]:
+                group = groups[ref.head]
+                there = f"{group.name!r} {group.version} has {list(known[ref.head])}"
+                raise NotRegistered(f"feature {str(ref)!r} is not defined; {there}")
+        return wanted
 
     def in_order(self) -> list[FeatureGroup]:
         """Every group, after the groups it reads from."""
@@ -82,7 +106,7 @@ class Registry:
             for upstream in group.inputs.values():
                 if isinstance(upstream, FeatureGroup):
                     visit(upstream)
-            ordered.setdefault(group.name, group)
+            ordered.setdefault(group.table_id, group)
 
         for group in self.groups.values():
             visit(group)
@@ -91,7 +115,7 @@ class Registry:
     def _add(self, item: object) -> None:
         match item:
             case FeatureGroup():
-                _put("feature group", self.groups, item)
+                _put("feature group", self._majors, item, f"{item.name}@{item.major}")
                 _put("entity", self.entities, item.entity)
                 for upstream in item.inputs.values():
                     self._add(upstream)
@@ -109,25 +133,79 @@ class Registry:
                 kind = type(item).__name__
                 raise DefinitionError(f"a registry holds groups, services, models and sources, not {kind}: remove it")
 
-    def _check_requirement(self, model: ModelSpec, requirement: str) -> None:
-        match = _REQUIREMENT.fullmatch(requirement)
-        if match is None:
-            raise DefinitionError(f"model {model.name!r}: {requirement!r} is not written like 'group>=1.1'")
-        group = self.group(match[1])
-        asked, there = _parts(match[2]), _parts(group.version)
-        if asked[0] != there[0] or there < asked:
+    def _named(self, current: Mapping[str, int]) -> dict[str, FeatureGroup]:
+        """Every group by its name where it is the current major, else by name and major."""
+        return {(g.name if current[g.name] == g.major else key): g for key, g in self._majors.items()}
+
+    def _service_refs(self, service: FeatureService) -> list[Ref]:
+        """A service's references; a group that is listed itself, and is not the newest major, is meant as it is."""
+        refs: list[Ref] = []
+        for item in service.features:
+            if isinstance(item, FeatureGroup) and item.major != self._newest.get(item.name, item.major):
+                refs += [Ref(item.name, f.name, item.major) for f in (*item.features, *item.derived)]
+            elif isinstance(item, FeatureGroup):
+                refs += [Ref(item.name, f.name) for f in (*item.features, *item.derived)]
+            else:
+                refs.append(Ref.parse(item))
+        return refs
+
+    def _referred(self, ref: Ref) -> FeatureGroup:
+        group = self.group(ref.group)
+        if ref.major in (None, group.major):
+            return group
+        if ref.head not in self._majors:
+            there = [g.version for g in self.majors(group.name)]
+            raise NotRegistered(f"{str(ref)!r} asks for major {ref.major}, the registry defines {group.name!r} {there}")
+        return self._majors[ref.head]
+
+    def _check_requirement(self, who: str, requirement: str) -> None:
+        asked = Requirement.parse(requirement, who)
+        self.group(asked.group)
+        versions = [g.version for g in self.majors(asked.group)]
+        if not any(asked.met_by(version) for version in versions):
             raise IncompatibleFeatureVersion(
-                f"model {model.name!r} requires {requirement}, the registry defines {group.version}; "
+                f"{who} requires {requirement}, the registry defines {', '.join(versions)}; "
                 f"raise the group's version or relax the requirement"
             )
 
 
-def _parts(version: str) -> list[int]:
-    return [int(p) for p in version.split(".")]
+@dataclass(frozen=True)
+class Requirement:
+    """The least version of a group's major that a consumer can work with.
+
+    >>> asked = Requirement.parse("trips>=1.2", "model 'eta'")
+    >>> asked.met_by("1.10.0"), asked.met_by("1.1.9"), asked.met_by("2.0.0")
+    (True, False, False)
+    """
+
+    group: str
+    least: tuple[int, ...]
+
+    @classmethod
+    def parse(cls, text: str, who: str) -> Requirement:
+        """Read "group>=1.1"; DefinitionError, naming ``who`` requires it, says how one is written."""
+        match = _REQUIREMENT.fullmatch(text)
+        if match is None:
+            raise DefinitionError(f"{who}: {text!r} is not written like 'group>=1.1'")
+        return cls(match[1], version_parts(match[2]))
+
+    def met_by(self, version: str) -> bool:
+        """Whether a version is of the same major and not less."""
+        there = version_parts(version)
+        return there[0] == self.least[0] and there >= self.least
 
 
-def _put(kind: str, known: dict[str, T], item: T) -> None:
-    if known.setdefault(item.name, item) is not item:
+def version_parts(version: str) -> tuple[int, ...]:
+    """A version as numbers that compare.
+
+    >>> version_parts("1.10.0") > version_parts("1.9.3")
+    True
+    """
+    return tuple(int(part) for part in version.split("."))
+
+
+def _put(kind: str, known: dict[str, T], item: T, key: str | None = None) -> None:
+    if known.setdefault(key or item.name, item) is not item:
         raise DefinitionError(f"two different definitions of {kind} {item.name!r}: rename one of them")
 
 

@@ -176,7 +176,7 @@ def _output(
     for name, _, columns in selection.derived:
         known[name] = deriving.status(work[name], [known[c] for c in columns.values() if c in known])
     derived = {name for name, _, _ in selection.derived}
-    names = {selection.names[ref]: column(ref.group, ref.feature) for ref in selection.refs}
+    names = {selection.names[ref]: column(ref.head, ref.feature) for ref in selection.refs}
     values, shown = [], []
     for name in selection.outputs:
         if name in derived:

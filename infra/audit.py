@@ -132,7 +132,7 @@ def audit(tracker: Tracker, files: SourceFiles, model_name: str, version: str | 
     manifest = found.manifest
     try:
         features = [str(ref) for ref in manifest["features"]]
-        wanted = dict.fromkeys(Ref.parse(ref).group for ref in features)
+        wanted = dict.fromkeys(Ref.parse(ref).head for ref in features)
         return Audit(
             model=found.name,
             version=found.version,
@@ -157,7 +157,7 @@ def _label_group(label: Mapping[str, Any], files: SourceFiles) -> AuditedGroup |
     """The group that the label came from, where the manifest says what it was computed from."""
     if "sources" not in label:
         return None
-    name = Ref.parse(label["ref"]).group
+    name = Ref.parse(label["ref"]).head
     return _group(name, {name: label}, [label["ref"]], files)
 
 
@@ -169,7 +169,7 @@ def _group(name: str, groups: Mapping[str, Mapping[str, Any]], features: list[st
         version=facts["version"],
         fingerprint=facts["fingerprint"],
         table_version=facts["table_version"],
-        features=tuple(ref for ref in features if Ref.parse(ref).group == name),
+        features=tuple(ref for ref in features if Ref.parse(ref).head == name),
         groups=tuple(_group(upstream, groups, features, files) for upstream in inputs if upstream in groups),
         sources=tuple(_source(source, v, files) for source, v in inputs.items() if source not in groups),
     )
