@@ -17,7 +17,8 @@ from features.entity import DataType
 from features.source import EVENT_DATE, INGESTED_AT
 from features.times import UTC_US, from_micros, to_micros
 from infra.storage.delta_features import DeltaFeatureTable
-from infra.storage.delta_io import Table
+from infra.storage.delta_files import tables_below
+from infra.storage.delta_io import Table, translated
 
 PUBLISH_LOG = "publish_log"
 _PUBLISH_COLUMNS: dict[str, DataType] = {
@@ -56,6 +57,11 @@ class DeltaLake:
         if path not in self._tables:
             self._tables[path] = Table(f"{self.root}/{path}", self._options)
         return self._tables[path]
+
+    def paths(self) -> list[str]:
+        """The path under the root of every table there is."""
+        with translated(self.root):
+            return tables_below(self.root, self._options)
 
     def append_log(self, path: str, rows: pl.DataFrame, *, app_id: str, number: int) -> int | None:
         """Append to a plain log once per (app_id, number); its new version, or None if there already."""

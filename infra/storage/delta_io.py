@@ -82,7 +82,7 @@ class Table:
 
     def __init__(self, uri: str, storage_options: Mapping[str, str] | None = None) -> None:
         self.uri = uri
-        self._options = dict(storage_options or {})
+        self.options = dict(storage_options or {})
         self._handle: DeltaTable | None = None
         self._lock = threading.RLock()
 
@@ -171,7 +171,7 @@ class Table:
                 mode="ignore",
                 partition_by=partition_by,
                 configuration=TABLE_PROPERTIES,
-                storage_options=self._options,
+                storage_options=self.options,
             )
             handle = self._handle = self._open()
         self._check_types(handle, empty)
@@ -194,6 +194,15 @@ class Table:
                 f"{self.uri}: the table holds column(s) {', '.join(other)} with another type than is declared now: "
                 f"declare that type, or give the column or the source a new name"
             )
+
+    def work(self, step: Callable[[DeltaTable], T]) -> T | None:
+        """What ``step`` does with the newest handle, run again while other writers commit first; None: no table."""
+
+        def stepped() -> T | None:
+            handle = self.handle()
+            return None if handle is None else step(handle)
+
+        return self._racing(stepped)
 
     def _racing(self, step: Callable[[], T]) -> T:
         """What ``step`` returns, run again from the newest version while other writers commit first."""
@@ -218,7 +227,7 @@ class Table:
 
     def _open(self, version: int | None = None) -> DeltaTable:
         kind = DeltaTable if "://" in self.uri else _LocalTable
-        return kind(self.uri, version=version, storage_options=self._options)
+        return kind(self.uri, version=version, storage_options=self.options)
 
     def scan(
         self, version: int | None = None, since: date | None = None, until: date | None = None
