@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime
 from types import TracebackType
@@ -13,12 +13,13 @@ from typing import Any, Self
 import polars as pl
 
 from features.computation import Computation
+from features.description import describe_group, fingerprint
 from features.errors import DefinitionChanged, StorageError
 from features.feature_group import FeatureGroup
 from features.feature_rows import DELETED, EVENT, PLAN, winners
 from features.feature_service import FeatureService
-from features.fingerprint import describe_group, fingerprint
 from features.frames import as_frame
+from features.lineage import Lineage, lineage
 from features.materialization import Materializer
 from features.online import OnlineResponse, OnlineRetrieval
 from features.point_in_time import History
@@ -62,6 +63,7 @@ class FeatureStore:
         online: OnlineStore,
         clock: Clock = utc_now,
         chunk_rows: int = 5_000_000,
+        code_version: Callable[[], str | None] = lambda: None,
     ) -> None:
         self.registry = registry
         self.offline = offline
@@ -71,7 +73,7 @@ class FeatureStore:
         self._runs = Runs(offline, self.now, {"incremental": computation, "backfill": computation})
         self._materializer = Materializer(self._runs, computation, chunk_rows)
         self._syncer = Syncer(offline, online, self.now)
-        self._historical = HistoricalRetrieval(registry, offline, online.target)
+        self._historical = HistoricalRetrieval(registry, offline, online.target, code_version)
         self._online = OnlineRetrieval(registry, online)
         self._applied: set[str] = set()
 
@@ -179,6 +181,13 @@ class FeatureStore:
         known = self._ready(group)
         table = self._runs.table(known)
         return provenance(known, table, table.state())
+
+    def lineage(self, ref: str) -> Lineage:
+        """What is above and below a source, group, service or model, or one column or feature of it.
+
+        Columns are traced by running the definitions over empty sources: nothing is read.
+        """
+        return lineage(self.registry, ref)
 
     def close(self) -> None:
         """Release the online store."""
