@@ -1,68 +1,39 @@
-"""Definition fingerprints: whether two definitions of a group mean the same.
+"""What definitions say, as text that is equal where they mean the same.
 
-The text is what the definition says (types, expressions, the source of ``prepare``), normalised.
-Of an expression it is the printed form and, for what that leaves out (decimals, formats, zones, ...), a
-hash of Polars' serialization with the source of user functions in place of their pickles, which change
-with every construction.
+Of a function it is the normalised source and the values it brings along; of an expression Polars'
+serialization (which has what printing leaves out: decimals, formats, zones, ...), with the source of user
+functions in place of their pickles, which change with every construction.
 """
 
 from __future__ import annotations
 
 import ast
-import hashlib
 import inspect
 import json
 import pickle
 import textwrap
 from collections.abc import Callable
 from functools import partial
+from types import FunctionType
 from typing import Any
 
 import polars as pl
 
 from features.errors import DefinitionError
-from features.feature_group import Feature, FeatureGroup
-
-
-def describe_group(group: FeatureGroup) -> dict[str, Any]:
-    """Everything that decides a group's values, as plain JSON-able data."""
-    return {
-        "name": group.name,
-        "version": group.version,
-        "entity": {"name": group.entity.name, "keys": {k: str(t) for k, t in group.entity.keys.items()}},
-        "inputs": {name: origin.name for name, origin in group.inputs.items()},
-        "grain": group.grain,
-        "every": group.every,
-        "settle": group.settle,
-        "on_conflict": group.on_conflict,
-        "publish_delay": group.publish_delay,
-        "prepare": source_text(group.prepare) if group.prepare else None,
-        "prepare_uses": captured(group.prepare) if group.prepare else [],
-        "prepare_by": list(group.prepare_by),
-        "features": [_feature(f) for f in group.features],
-        "derived": [_feature(f) for f in group.derived],
-    }
-
-
-def fingerprint(group: FeatureGroup) -> str:
-    """SHA-256 of the group's description, without its version.
-
-    >>> from features.definitions import REGISTRY
-    >>> group = next(iter(REGISTRY.groups.values()))
-    >>> fingerprint(group) == fingerprint(group)
-    True
-    """
-    text = json.dumps(describe_group(group) | {"version": None}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+from features.lambda_text import code_text, lambda_text
 
 
 def source_text(function: Callable[..., Any]) -> str:
-    """A function's source without comments and layout; its name where there is no source."""
+    """A function's source without comments and layout; where there is none, what else tells it from others."""
     if isinstance(function, partial):
         return source_text(function.func)
+    if isinstance(function, FunctionType) and function.__name__ == "<lambda>" and (text := lambda_text(function)):
+        return text
     try:
         source = textwrap.dedent(inspect.getsource(function))
     except (OSError, TypeError):
+        if isinstance(function, FunctionType):
+            return code_text(function)
         return getattr(function, "__qualname__", repr(type(function)))
     try:
         return ast.unparse(ast.parse(source))
@@ -81,24 +52,15 @@ def captured(function: Callable[..., Any]) -> list[str]:
         bound = [repr(value) for value in (*function.args, *sorted(function.keywords.items()))]
         return bound + captured(function.func)
     found = []
-    for cell in getattr(function, "__closure__", None) or ():
-        value = cell.cell_contents
+    cells = [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
+    defaults = [*(getattr(function, "__defaults__", None) or ())]
+    defaults += (getattr(function, "__kwdefaults__", None) or {}).values()
+    for value in [*cells, *defaults]:
         if inspect.isfunction(value) or isinstance(value, partial):
             found += [source_text(value), *captured(value)]
         else:
             found.append(repr(value))
     return [text for text in found if " at 0x" not in text]  # an address says nothing and changes
-
-
-def _feature(feature: Feature) -> dict[str, Any]:
-    exact = hashlib.sha256(serialized(feature.expr).encode()).hexdigest()
-    return {
-        "name": feature.name,
-        "expr": str(feature.expr),
-        "exact": exact,
-        "window": feature.window,
-        "unit": feature.unit,
-    }
 
 
 def serialized(expr: pl.Expr) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -14,11 +15,12 @@ from features import derived as deriving
 from features.compute import stored_schema
 from features.content_hash import content_hash
 from features.derived import Selection, column
+from features.description import fingerprint
 from features.errors import InvalidInput
 from features.feature_group import FeatureGroup
 from features.feature_rows import EVENT, PLAN
 from features.feature_service import FeatureService
-from features.fingerprint import fingerprint
+from features.fingerprint import serialized
 from features.frames import as_frame
 from features.point_in_time import History, feature_status, join, with_availability
 from features.registry import Registry
@@ -43,6 +45,11 @@ class TrainingSet:
     features: Sequence[str]
     manifest: Mapping[str, Any]
 
+    @property
+    def entity_rows(self) -> pl.DataFrame:
+        """The entity rows as they were given."""
+        return self.frame.drop(self.features)
+
     def to_polars(self) -> pl.DataFrame:
         """The entity rows' own columns, then the features."""
         return self.frame
@@ -63,10 +70,13 @@ class TrainingSet:
 class HistoricalRetrieval:
     """Point-in-time retrieval over the offline store."""
 
-    def __init__(self, registry: Registry, offline: OfflineStore, target: str) -> None:
+    def __init__(
+        self, registry: Registry, offline: OfflineStore, target: str, code_version: Callable[[], str | None]
+    ) -> None:
         self._registry = registry
         self._offline = offline
         self._target = target
+        self._code_version = code_version
 
     def get(
         self,
@@ -109,10 +119,14 @@ class HistoricalRetrieval:
             "features": [str(ref) for ref in selection.refs],
             "service": features.name if isinstance(features, FeatureService) else None,
             "groups": groups,
+            "derived": {name: _mark(feature.expr) for name, feature, _ in selection.derived},
+            "full_feature_names": full_feature_names,
+            "event_timestamp": event_timestamp,
             "publish_log_version": log_version,
             "target": self._target,
             "history": history,
             "now": now.isoformat(),
+            "code_version": self._code_version(),
             "entity_hash": content_hash(given),
             "rows": frame.height,
             "content_hash": content_hash(frame),
@@ -161,10 +175,16 @@ def provenance(group: FeatureGroup, table: FeatureTable, state: TableState) -> d
     return {
         "version": group.version,
         "fingerprint": fingerprint(group),
+        "ttl": group.ttl,
         "table_version": state.version,
         "plan": state.closed,
         "sources": {inputs[name].name if name in inputs else name: read for name, (_, read) in sources.items()},
     }
+
+
+def _mark(expr: pl.Expr) -> str:
+    """What tells a derived feature's expression from another one."""
+    return hashlib.sha256(serialized(expr).encode()).hexdigest()
 
 
 def _output(

@@ -14,12 +14,13 @@ from typing import Any
 import polars as pl
 
 from features.compute import stored_schema
+from features.description import fingerprint
 from features.entity import DataType, Entity
 from features.errors import NotRegistered
 from features.feature_group import Feature, FeatureGroup
 from features.feature_rows import EVENT, PLAN
 from features.feature_service import FeatureService, Ref
-from features.fingerprint import fingerprint, source_text
+from features.fingerprint import source_text
 from features.model import ModelSpec
 from features.registry import Registry
 from features.source import Source

@@ -9,8 +9,9 @@ import polars as pl
 import pytest
 
 from features import Entity, Feature, FeatureGroup, Source
+from features.description import fingerprint
 from features.errors import DefinitionError
-from features.fingerprint import fingerprint
+from features.fingerprint import source_text
 
 card = Entity("card", keys={"card_id": pl.Int64})
 payments = Source("payments", {"card_id": pl.Int64, "x": pl.Float64, "at": pl.Datetime}, "at")
@@ -71,3 +72,47 @@ def test_a_function_that_holds_what_no_text_can_say_is_refused():
     lock = threading.Lock()
     with pytest.raises(DefinitionError, match="let it hold plain values only"):
         mark(x.map_batches(lambda s: s if lock else -s, pl.Float64))
+
+
+def test_two_lambdas_of_one_line_are_told_apart():
+    one, two = lambda frame: frame.with_columns(x=1), lambda frame: frame.with_columns(x=2)
+    assert mark(prepare=one) != mark(prepare=two)
+    assert mark(prepare=one) == mark(prepare=lambda frame: frame.with_columns(x=1))
+    adding = [x.map_batches(lambda s: s + 1, pl.Float64), x.map_batches(lambda s: s + 2, pl.Float64)]
+    assert mark(adding[0]) != mark(adding[1])
+
+
+def test_a_lambda_among_others_is_found_whole():
+    outer = lambda n: lambda frame: frame.with_columns(x=n) if n else frame  # noqa: E731
+    assert "lambda frame: frame.with_columns(x=n) if n else frame" in source_text(outer(1))
+    assert source_text(outer).startswith("lambda n:")
+    assert mark(prepare=outer(1)) != mark(prepare=outer(2))
+
+
+def test_functions_without_source_are_told_apart_by_their_code():
+    first, second, again = (eval(f"lambda frame: frame.with_columns(x={n})") for n in (1, 2, 1))
+    assert mark(prepare=first) != mark(prepare=second)
+    assert mark(prepare=first) == mark(prepare=again)
+
+
+def test_default_values_count_too():
+    def make(n):
+        return x.map_batches(lambda s, n=n: s + n, pl.Float64)
+
+    assert mark(make(1)) == mark(make(1))
+    assert mark(make(1)) != mark(make(2))
+
+
+def test_what_only_documents_or_operates_a_group_is_no_meaning():
+    plain = FeatureGroup("g", "1.0.0", card, payments, [Feature("v", x)], grain="event", owner="o", description="d")
+    about = {"owner": "p", "description": "e", "ttl": "9d", "sla": "1h", "tags": ["t"], "schedule": "0 2 * * *"}
+    documented = [Feature("v", x, description="a value", tags=["t"], range=(0, 1), default=0.0)]
+    other = FeatureGroup("g", "1.0.0", card, payments, documented, grain="event", **about)
+    assert fingerprint(plain) == fingerprint(other)
+
+
+def test_the_stored_type_is_part_of_the_meaning():
+    narrow = Source("payments", {"card_id": pl.Int64, "x": pl.Float32, "at": pl.Datetime}, "at")
+    about = {"grain": "event", "owner": "o", "description": "d"}
+    marks = {fingerprint(FeatureGroup("g", "1.0.0", card, s, [Feature("v", x)], **about)) for s in (payments, narrow)}
+    assert len(marks) == 2
