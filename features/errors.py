@@ -59,5 +59,9 @@ class TrackingError(FeatureFabError):
     """The tracking server has no such model, version or run, or cannot be asked."""
 
 
+class ReproductionError(FeatureFabError):
+    """A training set cannot be rebuilt as it was; the message names what is gone or differs."""
+
+
 class SettingsError(FeatureFabError):
     """A setting has a value that cannot be used."""

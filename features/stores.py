@@ -204,6 +204,14 @@ class ModelVersion:
     manifest: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class LoggedTrainingSet:
+    """What a run keeps of the training set it used: its manifest and the entity rows as they were given."""
+
+    manifest: Mapping[str, Any]
+    entity_rows: pl.DataFrame
+
+
 class Tracker(Protocol):
     """The experiment tracker and model registry."""
 
@@ -215,11 +223,18 @@ class Tracker(Protocol):
         params: Mapping[str, Any],
         metrics: Mapping[str, float],
         manifest: Mapping[str, Any],
+        entity_rows: pl.DataFrame,
         sample: pl.DataFrame,
         trained_at: datetime,
         tags: Mapping[str, str],
     ) -> ModelVersion:
         """Log one training run and register its model under ``name`` with the alias "champion"."""
+
+    def log_training_set(self, logged: LoggedTrainingSet, at: datetime, run_id: str | None = None) -> str:
+        """Keep a training set with a run, or with a new one that stands for it alone; the run's id."""
+
+    def training_set(self, run_id: str) -> LoggedTrainingSet:
+        """The training set that a run keeps. Raises TrackingError if there is no such run, or it keeps none."""
 
     def model_version(self, name: str, version: str | None = None) -> ModelVersion:
         """A registered version; None means the champion. Raises TrackingError if there is none."""
