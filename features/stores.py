@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any, Protocol
@@ -26,7 +27,8 @@ class Plan:
     (version after which its commits count as new, version that is read); the first is None for a
     backfill, which reads everything. ``chunks`` are half-open intervals of event time. ``stamp`` is
     the run's created_timestamp, ``previous`` the stamp of the group's last incremental run before it.
-    ``details`` are a kind's own facts (JSON); with "epoch" among them, closing raises the table's epoch.
+    ``details`` are a kind's own facts (JSON); with "epoch" among them, closing raises the table's epoch;
+    with "log" and "through", closing marks that log's pushes as folded up to a stamp in µs.
     """
 
     number: int
@@ -83,8 +85,42 @@ class FeatureTable(Protocol):
     def scan(self, version: int | None = None, since: date | None = None, until: date | None = None) -> pl.LazyFrame:
         """All rows of closed and open plans, bookkeeping included; dates are inclusive bounds."""
 
+    def folded(self, log: str, version: int | None = None) -> datetime | None:
+        """The stamp up to which pushes of a log are among the rows, now or at a version; None for none."""
+
     def changes(self, after: int | None, through: int, columns: Sequence[str]) -> pl.DataFrame:
         """The distinct values of columns in rows that commits (after, through] added."""
+
+    def days(self, version: int) -> pl.DataFrame:
+        """About how many rows each event date has: event_date, rows; sorted."""
+
+    def settled_version(self) -> int:
+        """The newest version at which no plan was open."""
+
+
+class TileTable(Protocol):
+    """The tiles of one group in one layout (features.tiles), written step by step within a plan."""
+
+    def cursor(self, source: str) -> int | None:
+        """The version of an input whose commits the tiles have taken in; None for never."""
+
+    def covered(self) -> datetime | None:
+        """The moment from which on all tiles are there; None while there are none."""
+
+    def took(self, plan: int, step: int) -> bool:
+        """Whether a step of a plan was committed."""
+
+    def append(self, plan: int, step: int, rows: pl.DataFrame) -> None:
+        """Append a step's rows exactly once."""
+
+    def finished(self, plan: int) -> bool:
+        """Whether a plan brought the tiles up to date."""
+
+    def finish(self, plan: int, cursors: Mapping[str, int], covered: datetime) -> None:
+        """Say that a plan brought the tiles up to these versions, complete from ``covered`` on."""
+
+    def scan(self, since: date | None = None, until: date | None = None) -> pl.LazyFrame:
+        """All rows of tiles that begin on these dates, both included."""
 
 
 class OfflineStore(Protocol):
@@ -109,6 +145,9 @@ class OfflineStore(Protocol):
     ) -> pl.LazyFrame | None:
         """A source's rows, bookkeeping included, at a version; dates are inclusive bounds; None without a table."""
 
+    def source_days(self, name: str, version: int) -> pl.DataFrame:
+        """About how many rows each event date of a source has: event_date, rows; sorted."""
+
     def source_changes(self, name: str, after: int | None, through: int, columns: Sequence[str]) -> pl.DataFrame:
         """The distinct values of columns in rows that commits (after, through] added or deleted."""
 
@@ -117,6 +156,9 @@ class OfflineStore(Protocol):
 
     def has_feature_table(self, table_id: str) -> bool:
         """Whether the group's major was ever materialized."""
+
+    def tile_table(self, table_id: str, layout: str, columns: Mapping[str, DataType]) -> TileTable:
+        """The tiles of a group's major in a layout, created when needed."""
 
     def publications(self, table_id: str, version: int | None = None) -> pl.DataFrame:
         """The publish log of a group: target, after, plan (plans after ``after`` through ``plan``), published_at."""
@@ -175,6 +217,15 @@ class OnlineStore(Protocol):
         an entity. Returns how many rows won.
         """
 
+    def push(self, table_id: str, keys: Sequence[str], rows: pl.DataFrame, through: datetime) -> int:
+        """Merge pushed rows by their order and note that pushes up to a stamp are here, in one transaction.
+
+        ``rows`` are as for ``write``; the watermark of plans stays. Returns how many rows won.
+        """
+
+    def pushed(self, table_id: str) -> datetime | None:
+        """The stamp up to which pushes are here; None for no push at all."""
+
     def read(self, table_id: str, keys: Sequence[Key]) -> list[OnlineRow | None]:
         """The rows of some entities, in order; None where there is none."""
 
@@ -189,6 +240,65 @@ class OnlineStore(Protocol):
 
     def close(self) -> None:
         """Release the store."""
+
+
+@dataclass(frozen=True)
+class PushEnds:
+    """Where a table's part of the push log ends, in stamps of pushes; None for no push.
+
+    Pushes after ``served`` may not have reached the online store; ``oldest`` and ``newest`` are kept.
+    """
+
+    oldest: datetime | None
+    newest: datetime | None
+    served: datetime | None
+
+
+class PushLog(Protocol):
+    """Pushed rows until they are folded into their group's table: durable, in one order per table.
+
+    A push is known by its stamp, the created_timestamp of its rows; stamps only grow. ``name`` tells
+    this log from every other one.
+    """
+
+    name: str
+
+    def lock(self, table_id: str) -> AbstractContextManager[None]:
+        """Held by one pusher of a table at a time, over all processes; a killed one lets go of it."""
+
+    def reserve(self, table_id: str, floor: datetime) -> datetime:
+        """A stamp, not before ``floor``, that no push has or will have."""
+
+    def append(
+        self, table_id: str, rows: pl.DataFrame, *, floor: datetime, served: datetime | None, push_id: str | None
+    ) -> datetime | None:
+        """Keep a push under a new stamp, not before ``floor``, safe on disk when this returns.
+
+        ``served`` is noted along with it. None if ``push_id`` was given to an earlier push.
+        """
+
+    def restamp(self, table_id: str, after: datetime | None, floor: datetime) -> None:
+        """Give the pushes after a stamp new ones, not before ``floor``, in the same order."""
+
+    def serve(self, table_id: str, through: datetime) -> None:
+        """Note that pushes up to a stamp reached the online store."""
+
+    def ends(self, table_id: str) -> PushEnds:
+        """The stamps at which the table's pushes begin and end."""
+
+    def read(
+        self, table_id: str, dtypes: Mapping[str, DataType], after: datetime | None, through: datetime | None
+    ) -> pl.DataFrame:
+        """The rows of pushes with stamps in (after, through], null where a push lacks a column.
+
+        The result has created_timestamp, the push's stamp, and the columns of ``dtypes``.
+        """
+
+    def drop(self, table_id: str, through: datetime) -> None:
+        """Forget the pushes up to a stamp, for they were folded; their ids are remembered for a week."""
+
+    def close(self) -> None:
+        """Release the log."""
 
 
 @dataclass(frozen=True)

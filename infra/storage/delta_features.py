@@ -19,6 +19,7 @@ from infra.storage.delta_io import Table, translated
 
 _PLAN = "featurefab.plan"
 _CURSOR = "cursor:"
+_FOLDED = "folded:"
 
 
 class DeltaFeatureTable:
@@ -27,7 +28,8 @@ class DeltaFeatureTable:
     Plans are app transactions: ``plan`` and ``done`` count them, ``stamp`` is the newest run's
     created_timestamp in µs, ``through`` that of the newest incremental run that closed, ``epoch`` counts
     rollbacks, ``chunk:i`` is the last plan whose chunk i is in, ``cursor:<input>`` the input's version
-    up to which commits were taken in. The plan's content rides in the opening commit's metadata.
+    up to which commits were taken in, ``folded:<log>`` the stamp in µs up to which that log's pushes are.
+    The plan's content rides in the opening commit's metadata.
     """
 
     def __init__(self, table: Table, columns: Mapping[str, DataType], keys: Sequence[str]) -> None:
@@ -93,6 +95,8 @@ class DeltaFeatureTable:
             marks["through"] = to_micros(plan.stamp)
         if "epoch" in plan.details:
             marks["epoch"] = plan.details["epoch"]
+        if "log" in plan.details:
+            marks[_FOLDED + plan.details["log"]] = plan.details["through"]
         self._table.append_once(self._empty(), "done", plan.number, marks=marks)
 
     def scan(self, version: int | None = None, since: date | None = None, until: date | None = None) -> pl.LazyFrame:
@@ -103,9 +107,33 @@ class DeltaFeatureTable:
         # An old version lacks the columns of later features: they are null there.
         return frame.with_columns(pl.lit(None, self._columns[c]).alias(c) for c in sorted(missing))
 
+    def folded(self, log: str, version: int | None = None) -> datetime | None:
+        """The stamp up to which pushes of a log are among the rows, now or at a version; None for none."""
+        handle = self._table.handle()
+        assert handle is not None  # ensured in __init__
+        past = None if version in (None, handle.version()) else version
+        stamp = self._table.reached(_FOLDED + log, past)
+        return from_micros(stamp) if stamp >= 0 else None
+
     def changes(self, after: int | None, through: int, columns: Sequence[str]) -> pl.DataFrame:
         """The distinct values of columns in rows that commits (after, through] added."""
         return self._table.changes(after, through, columns)
+
+    def days(self, version: int) -> pl.DataFrame:
+        """About how many rows each event date has: event_date, rows; sorted."""
+        return self._table.days(version)
+
+    def settled_version(self) -> int:
+        """The newest version at which no plan was open."""
+        handle, state = self._table.handle(), self.state()
+        assert handle is not None  # ensured in __init__
+        if state.opened == state.closed:
+            return state.version
+        with translated(self._table.uri):
+            opened = [
+                c["version"] for c in handle.history() if _PLAN in c and json.loads(c[_PLAN])["number"] == state.opened
+            ]
+        return int(opened[0]) - 1
 
     def _empty(self) -> pl.DataFrame:
         return pl.DataFrame(schema=self._columns)

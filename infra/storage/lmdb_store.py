@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
@@ -66,6 +67,21 @@ class LmdbOnlineStore:
         """Merge rows by their order, move the watermark and keep the publication; returns how many won."""
         ready = Rows(rows, keys)
         return self._environment().write(lambda txn: self._publish(txn, table_id, ready, publication), ready.size)
+
+    def push(self, table_id: str, keys: Sequence[str], rows: pl.DataFrame, through: datetime) -> int:
+        """Merge pushed rows by their order and note up to which stamp pushes are here; returns how many won."""
+        ready, stamp = Rows(rows, keys), to_micros(through)
+
+        def put(txn: _Txn) -> int:
+            prefix, progress, won = self._absorb(txn, table_id, ready)
+            txn.put(_PROGRESS + prefix, _encode(progress._replace(pushed=max(progress.pushed, stamp))))
+            return won
+
+        return self._environment().write(put, ready.size)
+
+    def pushed(self, table_id: str) -> datetime | None:
+        """The stamp up to which pushes are here; None for no push at all."""
+        return self._progress(table_id).pushed_at()
 
     def read(self, table_id: str, keys: Sequence[Key]) -> list[OnlineRow | None]:
         """The rows of some entities, in order; None where there is none or a key value is null."""
@@ -155,16 +171,24 @@ class LmdbOnlineStore:
         entry = due(publication, table_id, progress.watermark, self.target)
         if entry is None:
             return 0
-        prefix = _new_prefix(txn) if table is None else table.prefix
-        codec, won = TableCodec() if table is None else table.codec, 0
-        if len(ready):
-            codec, schema = codec.including(ready.columns)
-            won, progress = _merge(txn, prefix, ready, schema, progress)
-        txn.put(_TABLE + table_id.encode(), prefix + codec.pack())
+        prefix, progress, won = self._absorb(txn, table_id, ready)
         txn.put(_PROGRESS + prefix, _encode(progress._replace(watermark=entry.plan)))
         kept = _encode([entry.after, to_micros(entry.published_at)])
         txn.put(_PUBLICATION + prefix + entry.plan.to_bytes(8, "big"), kept)
         return won
+
+    def _absorb(self, txn: _Txn, table_id: str, ready: Rows) -> tuple[bytes, Progress, int]:
+        """Merge rows into the table, made when needed: its prefix, its progress since, how many rows won."""
+        table = self._table(txn, table_id)
+        prefix = _new_prefix(txn) if table is None else table.prefix
+        known = TableCodec() if table is None else table.codec
+        progress, codec, won = _read_progress(txn, prefix), known, 0
+        if len(ready):
+            codec, schema = known.including(ready.columns)
+            won, progress = _merge(txn, prefix, ready, schema, progress)
+        if table is None or codec is not known:
+            txn.put(_TABLE + table_id.encode(), prefix + codec.pack())
+        return prefix, progress, won
 
 
 def _read_progress(txn: _Txn, prefix: bytes) -> Progress:
@@ -180,7 +204,7 @@ def _new_prefix(txn: _Txn) -> bytes:
 
 def _merge(txn: _Txn, prefix: bytes, ready: Rows, schema: int, progress: Progress) -> tuple[int, Progress]:
     """Write the rows that win; returns how many, and the counts afterwards."""
-    watermark, entities, live = progress
+    _, entities, live, _ = progress
     cursor = txn.cursor()
     first_load = entities == 0
     append = first_load and (not cursor.last() or cursor.key() < prefix)
@@ -194,4 +218,4 @@ def _merge(txn: _Txn, prefix: bytes, ready: Rows, schema: int, progress: Progres
         if append and written < len(pairs):  # LMDB passes over what does not ascend
             raise StorageError("online rows did not ascend by key: report this, nothing was written")
         won, entities, live = won + len(pairs), entities + better.new, live + better.live
-    return won, Progress(watermark, entities, live)
+    return won, progress._replace(entities=entities, live=live)

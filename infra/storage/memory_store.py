@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 import polars as pl
 
 from features.errors import StorageError
 from features.stores import Key, OnlineRow, Publication
+from features.times import to_micros
 from infra.storage.codec import Rows, TableCodec
 from infra.storage.keys import encode_key
 from infra.storage.merging import Progress, due, winners
@@ -47,6 +49,20 @@ class MemoryOnlineStore:
             table.publications.append(entry)
             self._open()[table_id] = table
             return won
+
+    def push(self, table_id: str, keys: Sequence[str], rows: pl.DataFrame, through: datetime) -> int:
+        """Merge pushed rows by their order and note up to which stamp pushes are here; returns how many won."""
+        ready = Rows(rows, keys)
+        with self._lock:
+            table = self._open().get(table_id) or _Table()
+            won = _merge(table, ready) if len(ready) else 0
+            table.progress = table.progress._replace(pushed=max(table.progress.pushed, to_micros(through)))
+            self._open()[table_id] = table
+            return won
+
+    def pushed(self, table_id: str) -> datetime | None:
+        """The stamp up to which pushes are here; None for no push at all."""
+        return self._table(table_id).progress.pushed_at()
 
     def read(self, table_id: str, keys: Sequence[Key]) -> list[OnlineRow | None]:
         """The rows of some entities, in order; None where there is none or a key value is null."""
@@ -87,12 +103,12 @@ class MemoryOnlineStore:
 
 def _merge(table: _Table, ready: Rows) -> int:
     table.codec, schema = table.codec.including(ready.columns)
-    watermark, entities, live = table.progress
+    _, entities, live, _ = table.progress
     won = 0
     for batch in ready.batches(schema):
         found = {key: table.rows[key] for key in batch.keys if key in table.rows}
         better = winners(batch, found)
         table.rows.update(better.pairs)
         won, entities, live = won + len(better.pairs), entities + better.new, live + better.live
-    table.progress = Progress(watermark, entities, live)
+    table.progress = table.progress._replace(entities=entities, live=live)
     return won

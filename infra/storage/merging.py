@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import NamedTuple
 
 from features.errors import InvalidInput
 from features.stores import Publication
+from features.times import from_micros
 from infra.storage.codec import Batch, row_order
 
 
 class Progress(NamedTuple):
-    """Where a table stands on a target: the last plan published, its entities, those not deleted."""
+    """Where a table stands on a target: the last plan published, its entities, those not deleted.
+
+    ``pushed`` is the stamp, in µs, up to which pushes are there; -1 for none.
+    """
 
     watermark: int = 0
     entities: int = 0
     live: int = 0
+    pushed: int = -1
+
+    def pushed_at(self) -> datetime | None:
+        """The stamp up to which pushes are there, None for none."""
+        return None if self.pushed < 0 else from_micros(self.pushed)
 
 
 class Winners(NamedTuple):
