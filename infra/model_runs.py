@@ -67,6 +67,7 @@ def train(store: FeatureStore, tracker: Tracker, spec: ModelSpec) -> ModelVersio
         params={**params, **fitted.facts},
         metrics=fitted.metrics,
         manifest=manifest,
+        entity_rows=asked.entity_rows,
         sample=asked.to_polars().select(names).head(SAMPLE_ROWS),
         trained_at=store.now(),
         tags={TRAINING_KEY: digest, "requires": json.dumps(list(spec.requires)), "owner": spec.owner},

@@ -7,7 +7,6 @@ models are kept in the skops format: loading one runs no code but the types list
 from __future__ import annotations
 
 import hashlib
-import json
 import tempfile
 from collections.abc import Mapping
 from datetime import datetime
@@ -19,9 +18,10 @@ from typing import Any
 import polars as pl
 
 from features.errors import TrackingError
-from features.stores import ModelVersion
+from features.stores import LoggedTrainingSet, ModelVersion
 from features.times import to_micros
 from infra.mlflow_client import MlflowConnection, load_mlflow
+from infra.training_sets import MANIFEST_HASH, RECOVER, all_manifests, keep, kept, lineage_tags, manifest_of
 
 CHAMPION = "champion"
 """The alias of the version that predicts."""
@@ -37,11 +37,9 @@ TRUSTED_TYPES = (
 )
 """The types a stored model may hold beyond those that skops trusts by itself; none can call anything else."""
 
-_MANIFEST = "manifest.json"
-_MANIFEST_HASH = "featurefab.manifest_sha256"
 _MODEL_HASH = "featurefab.model_sha256"
 _MODEL_FILE = "model.skops"
-_RECOVER = "restore it from a backup, or train again"
+_TRAINING_SETS = "training-sets"
 _PACKAGES = ("scikit-learn", "skops", "numpy", "pandas")
 
 
@@ -66,37 +64,67 @@ class MlflowTracker:
         params: Mapping[str, Any],
         metrics: Mapping[str, float],
         manifest: Mapping[str, Any],
+        entity_rows: pl.DataFrame,
         sample: pl.DataFrame,
         trained_at: datetime,
         tags: Mapping[str, str],
     ) -> ModelVersion:
         """Log one training run and register its model under ``name`` with the alias "champion".
 
-        ``manifest`` is that of the training set, ``sample`` some of its feature columns' rows in the
-        order the model takes them, ``trained_at`` the run's start and end. With a tag
+        ``manifest`` and ``entity_rows`` are those of the training set, ``sample`` some of its feature
+        columns' rows in the order the model takes them, ``trained_at`` the run's start and end. With a tag
         ``featurefab.training_key``, a training that was registered before is not logged again: its
         version is returned. A run of that key which never got so far is closed as KILLED.
         """
         with self._mlflow.session(f"the training of model {name!r} cannot be logged") as client:
-            lineage = _lineage_tags(name, manifest)
+            lineage = lineage_tags(f"model {name!r}", manifest)
             trusted = _needed_types(name, model)
             key = tags.get(TRAINING_KEY)
             found = _registered(client, name, key)
             if found is None:
-                facts = {**lineage, "trained_at": trained_at.isoformat(), **tags}
+                facts = {"trained_at": trained_at.isoformat(), **tags}
                 experiment = _experiment(client, name, self._root)
                 _abandon(client, experiment, key)
                 run_id: str = client.create_run(experiment, _millis(trained_at), facts, name).info.run_id
                 try:
                     _log_facts(client, run_id, {**_shown(lineage), **params}, metrics, trained_at)
-                    _log_manifest(client, run_id, name, manifest, sample)
+                    keep(client, run_id, name, LoggedTrainingSet(manifest, entity_rows), lineage, sample)
                     location, facts[_MODEL_HASH] = _log_model(client, experiment, run_id, name, model, sample, trusted)
-                    found = client.create_model_version(name, location, run_id, facts)
+                    found = client.create_model_version(name, location, run_id, {**lineage, **facts})
                 except Exception:
                     client.set_terminated(run_id, "FAILED", _millis(trained_at))
                     raise
             _finish(client, found)
             return _described(client, client.get_model_version(name, found.version))
+
+    def log_training_set(self, logged: LoggedTrainingSet, at: datetime, run_id: str | None = None) -> str:
+        """Keep a training set with a run, or with a new one that stands for it alone; the run's id.
+
+        A new run begins and ends at the moment ``at``. Raises TrackingError where the run keeps a training
+        set already.
+        """
+        with self._mlflow.session("the training set cannot be logged") as client:
+            tags = lineage_tags("the training set", logged.manifest)
+            if run_id is not None and MANIFEST_HASH in client.get_run(run_id).data.tags:
+                raise TrackingError(f"run {run_id!r} keeps a training set already: log this one with another run")
+            found = run_id
+            if found is None:
+                experiment = _experiment(client, _TRAINING_SETS, self._root)
+                found = str(client.create_run(experiment, _millis(at), run_name=_TRAINING_SETS).info.run_id)
+            keep(client, found, "logged", logged, tags, logged.entity_rows.head(1))
+            if run_id is None:
+                client.set_terminated(found, "FINISHED", _millis(at))
+            return found
+
+    def training_set(self, run_id: str) -> LoggedTrainingSet:
+        """The training set that a run keeps. Raises TrackingError if there is no such run, or it keeps none."""
+        with self._mlflow.session(f"run {run_id!r} cannot be looked up") as client:
+            return kept(client, run_id)
+
+    def manifests(self) -> list[Mapping[str, Any]]:
+        """The manifest of every registered model version and of every run that keeps a training set."""
+        with self._mlflow.session("the logged training sets cannot be listed") as client:
+            return list(all_manifests(client))
 
     def model_version(self, name: str, version: str | None = None) -> ModelVersion:
         """A registered version; None means the champion. Raises TrackingError if there is none."""
@@ -114,31 +142,10 @@ class MlflowTracker:
             file, who = Path(folder) / _MODEL_FILE, f"model {name!r} version {found.version}"
             content = file.read_bytes()
             if hashlib.sha256(content).hexdigest() != found.tags.get(_MODEL_HASH):
-                raise TrackingError(f"{who}: {file} is not the model that was logged: {_RECOVER}")
+                raise TrackingError(f"{who}: {file} is not the model that was logged: {RECOVER}")
             skops = import_module("skops.io")
             _check_types(who, skops.get_untrusted_types(data=content))
             return skops.loads(content, trusted=list(TRUSTED_TYPES))
-
-
-def _lineage_tags(name: str, manifest: Mapping[str, Any]) -> dict[str, str]:
-    """What a manifest says, as the tags that runs and model versions are found by."""
-    try:
-        groups = manifest["groups"]
-        return {
-            "required_features": _json(manifest["features"]),
-            "feature_groups": ",".join(groups),
-            "feature_versions": _json({group: facts["version"] for group, facts in groups.items()}),
-            "delta_versions": _json({group: facts["table_version"] for group, facts in groups.items()}),
-            "publish_log_version": str(manifest["publish_log_version"]),
-            "history": str(manifest["history"]),
-            "rows": str(manifest["rows"]),
-            "content_hash": str(manifest["content_hash"]),
-            _MANIFEST_HASH: _sha256(_json(manifest)),
-        }
-    except KeyError as error:
-        raise TrackingError(f"model {name!r}: the manifest lacks {error}: log that of the training set") from error
-    except TypeError as error:
-        raise TrackingError(f"model {name!r}: the manifest does not fit into JSON: {error}") from error
 
 
 def _shown(lineage: Mapping[str, str]) -> dict[str, str]:
@@ -156,20 +163,6 @@ def _log_facts(
         metrics=[entities.Metric(k, v, _millis(trained_at), 0) for k, v in metrics.items()],
         params=[entities.Param(k, str(v)) for k, v in params.items()],
     )
-
-
-def _log_manifest(client: Any, run_id: str, name: str, manifest: Mapping[str, Any], sample: pl.DataFrame) -> None:
-    """The manifest as an artifact, and the training set as the run's dataset input."""
-    mlflow = load_mlflow()
-    client.log_text(run_id, _json(manifest), _MANIFEST)
-    source = mlflow.data.code_dataset_source.CodeDatasetSource({"manifest": f"runs:/{run_id}/{_MANIFEST}"})
-    # MLflow keeps 36 characters of a digest; the tag content_hash has them all.
-    digest = str(manifest["content_hash"])[:36]
-    described = mlflow.data.from_polars(sample, source, name=f"{name}_training_set", digest=digest).to_dict()
-    described["profile"] = _json({"num_rows": manifest["rows"], "num_elements": manifest["rows"] * sample.width})
-    context = mlflow.entities.InputTag("mlflow.data.context", "training")
-    dataset = mlflow.entities.DatasetInput(mlflow.entities.Dataset(**described), [context])
-    client.log_inputs(run_id, datasets=[dataset])
 
 
 def _log_model(
@@ -292,12 +285,8 @@ def _find(client: Any, name: str, version: str | None) -> Any:
 def _described(client: Any, found: Any) -> ModelVersion:
     """A registered version with the facts of its run; the manifest must be the one that was logged."""
     run = client.get_run(found.run_id)
-    text = Path(client.download_artifacts(found.run_id, _MANIFEST)).read_text(encoding="utf-8")
-    if _sha256(text) != found.tags.get(_MANIFEST_HASH):
-        raise TrackingError(
-            f"model {found.name!r} version {found.version}: the manifest of run {found.run_id} is not the one "
-            f"that was logged: {_RECOVER}"
-        )
+    who = f"model {found.name!r} version {found.version}"
+    manifest = manifest_of(client, found.run_id, found.tags.get(MANIFEST_HASH), who)
     return ModelVersion(
         name=found.name,
         version=str(found.version),
@@ -305,17 +294,8 @@ def _described(client: Any, found: Any) -> ModelVersion:
         aliases=tuple(found.aliases),
         metrics=dict(run.data.metrics),
         params=dict(run.data.params),
-        manifest=json.loads(text),
+        manifest=manifest,
     )
-
-
-def _json(value: Any) -> str:
-    """Canonical JSON: equal values have equal text, and so equal hashes."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _millis(moment: datetime) -> int:

@@ -74,6 +74,7 @@ def tracker(home):
             params={},
             metrics={"mae": 0.25},
             manifest=manifest,
+            entity_rows=pl.DataFrame(),
             sample=pl.DataFrame({"mean_7d": [1.0]}),
             trained_at=DAY,
             tags={},

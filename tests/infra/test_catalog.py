@@ -352,6 +352,7 @@ def test_status_names_champions(store: FeatureStore, tmp_path: Path) -> None:
             params={},
             metrics={"mae": 0.5, "examples": 1.0},
             manifest=found.manifest,
+            entity_rows=found.entity_rows,
             sample=sample,
             trained_at=NOW,
             tags={},

@@ -42,6 +42,7 @@ MANIFEST = {
     "rows": 40_000,
     "content_hash": "0123456789abcdef" * 4,
 }
+ENTITY_ROWS = pl.DataFrame({"lot_id": ["A", "B"], "event_timestamp": [TRAINED_AT, TRAINED_AT]})
 
 
 def examples():
@@ -82,6 +83,7 @@ def log(tracker, name, model=MODEL, key=None, metrics=None, manifest=None):
         params={"service": "inputs", "n_train": 150},
         metrics={"roc_auc": 0.75, "brier": 0.2} if metrics is None else metrics,
         manifest=MANIFEST if manifest is None else manifest,
+        entity_rows=ENTITY_ROWS,
         sample=examples().select(NAMES).head(3),
         trained_at=TRAINED_AT,
         tags={"owner": "tests"} | ({} if key is None else {TRAINING_KEY: key}),
