@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import polars as pl
@@ -64,6 +65,7 @@ def meaning(group: FeatureGroup) -> dict[str, Any]:
     }
 
 
+@cache
 def fingerprint(group: FeatureGroup) -> str:
     """SHA-256 of a group's meaning; equal for definitions that compute the same, whatever their versions.
 

@@ -19,6 +19,10 @@ class DefinitionChanged(DefinitionError):
     """A group's definition differs from the one applied under the same version."""
 
 
+class GroupHeld(FeatureFabError):
+    """A group is held at an earlier version by a rollback: nothing is written until it is released."""
+
+
 class NotRegistered(FeatureFabError):
     """A name or reference that the registry does not know."""
 

@@ -57,8 +57,8 @@ class Registry:
         return _find("feature group", name if isinstance(group, str) else group.name, self.groups)
 
     def name_of(self, group: FeatureGroup) -> str:
-        """What ``groups`` has a group under: its name, with its major where the name means another one."""
-        return group.name if self.group(group.name).major == group.major else f"{group.name}@{group.major}"
+        """The name that means this very group: with its major where the registry has several."""
+        return group.name if len(self.majors(group.name)) == 1 else f"{group.name}@{group.major}"
 
     def majors(self, name: str) -> list[FeatureGroup]:
         """Every major version of a group, oldest first; none for a name that is unknown."""
