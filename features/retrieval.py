@@ -18,11 +18,11 @@ from features.derived import Selection, column
 from features.description import fingerprint
 from features.errors import InvalidInput
 from features.feature_group import FeatureGroup
-from features.feature_rows import EVENT, PLAN
+from features.feature_rows import EVENT
 from features.feature_service import FeatureService
 from features.fingerprint import serialized
 from features.frames import as_frame
-from features.point_in_time import History, feature_status, join, with_availability
+from features.point_in_time import History, StoredRows, Visibility, feature_status, join
 from features.registry import Registry
 from features.stored_types import key_dtypes
 from features.stores import FeatureTable, OfflineStore, TableState
@@ -108,7 +108,7 @@ class HistoricalRetrieval:
             table = self._offline.feature_table(group.table_id, stored_schema(group), group.keys)
             # One state for what is read and what the manifest says was read: another run may be at work.
             state = table.state((pins or {}).get(name))
-            rows = table.scan(state.version).filter(pl.col(PLAN) <= state.closed)
+            rows = StoredRows(table.scan(state.version), state.closed, state.epoch)
             answers = self._answers(group, rows, asked, wanted, history, log_version, now)
             work += [answers[f].alias(column(name, f)) for f in wanted]
             for feature in wanted:
@@ -119,7 +119,7 @@ class HistoricalRetrieval:
             "features": [str(ref) for ref in selection.refs],
             "service": features.name if isinstance(features, FeatureService) else None,
             "groups": groups,
-            "derived": {name: _mark(feature.expr) for name, feature, _ in selection.derived},
+            "derived": {f.name: expression_mark(f.expr) for f in getattr(features, "derived", ())},
             "full_feature_names": full_feature_names,
             "event_timestamp": event_timestamp,
             "publish_log_version": log_version,
@@ -136,7 +136,7 @@ class HistoricalRetrieval:
     def _answers(
         self,
         group: FeatureGroup,
-        rows: pl.LazyFrame,
+        rows: StoredRows,
         asked: pl.DataFrame,
         wanted: Sequence[str],
         history: History,
@@ -145,9 +145,9 @@ class HistoricalRetrieval:
     ) -> pl.DataFrame:
         log = self._offline.publications(group.table_id, log_version)
         log = log.filter(pl.col("target") == self._target)
-        available = with_availability(rows, log, history, online=group.online)
         keys = key_dtypes(group.entity)
-        return join(asked, available, keys=keys, features=list(wanted), now=now, ttl=group.ttl_span)
+        visibility = Visibility(log, history, group.online)
+        return join(asked, rows, visibility, keys=keys, features=list(wanted), now=now, ttl=group.ttl_span)
 
 
 def _refuse_collisions(given: pl.DataFrame, selection: Selection) -> None:
@@ -182,8 +182,8 @@ def provenance(group: FeatureGroup, table: FeatureTable, state: TableState) -> d
     }
 
 
-def _mark(expr: pl.Expr) -> str:
-    """What tells a derived feature's expression from another one."""
+def expression_mark(expr: pl.Expr) -> str:
+    """What tells a service's derived feature from another one; those of a group are in its fingerprint."""
     return hashlib.sha256(serialized(expr).encode()).hexdigest()
 
 

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -24,10 +25,11 @@ from features.materialization import Materializer
 from features.online import OnlineResponse, OnlineRetrieval
 from features.point_in_time import History
 from features.registry import Registry
+from features.reproduce import TrainingSets
 from features.retrieval import HistoricalRetrieval, Pins, TrainingSet, provenance
 from features.runs import Progress, Run, Runs
 from features.source import BOOKKEEPING, EVENT_DATE, FILE_SHA256, INGESTED_AT, RECORD_OFFSET, Source
-from features.stores import OfflineStore, OnlineStore
+from features.stores import OfflineStore, OnlineStore, Tracker
 from features.sync import Syncer, SyncRun
 from features.times import TICK, UTC_US, Clock, as_utc, utc_now
 
@@ -64,6 +66,7 @@ class FeatureStore:
         clock: Clock = utc_now,
         chunk_rows: int = 5_000_000,
         code_version: Callable[[], str | None] = lambda: None,
+        tracker: Tracker | None = None,
     ) -> None:
         self.registry = registry
         self.offline = offline
@@ -73,7 +76,9 @@ class FeatureStore:
         self._runs = Runs(offline, self.now, {"incremental": computation, "backfill": computation})
         self._materializer = Materializer(self._runs, computation, chunk_rows)
         self._syncer = Syncer(offline, online, self.now)
-        self._historical = HistoricalRetrieval(registry, offline, online.target, code_version)
+        retrieval = partial(HistoricalRetrieval, offline=offline, code_version=code_version)
+        self._historical = retrieval(registry, target=online.target)
+        self._training_sets = TrainingSets(registry, offline, retrieval, tracker, self.now)
         self._online = OnlineRetrieval(registry, online)
         self._applied: set[str] = set()
 
@@ -148,6 +153,17 @@ class FeatureStore:
                 pins=pins,
                 now=self.now(),
             )
+
+    def log_training_set(self, training_set: TrainingSet, run_id: str | None = None) -> str:
+        """Keep a training set with a run of the tracker (None: a new one), for ``reproduce``; the run's id."""
+        return self._training_sets.log(training_set, run_id)
+
+    def reproduce(self, run_id: str) -> TrainingSet:
+        """Rebuild the training set that a run kept and compare its content hash.
+
+        Raises ReproductionError, which names what is gone or was changed, where it is not equal.
+        """
+        return self._training_sets.reproduce(run_id)
 
     def get_online_features(
         self,
