@@ -108,6 +108,9 @@ class Settings(BaseSettings):
     chunk_rows: PositiveInt = 5_000_000
     """About how many source rows one step of a materialization reads; bounds its memory."""
 
+    retention_days: PositiveInt = 30
+    """How many days the ``maintain`` flow leaves table files that no version in use needs."""
+
     schedule_timezone: Annotated[str, AfterValidator(_as_time_zone)] = "America/New_York"
     """The time zone in which schedules are written; stored times are UTC always."""
 

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -18,6 +19,7 @@ from features.errors import SettingsError
 from features.registry import Registry
 from features.store import FeatureStore
 from features.times import Clock, as_utc, utc_now
+from infra.code_version import code_version
 from infra.settings import Settings, load_settings
 from infra.storage.delta import DeltaLake
 from infra.storage.lmdb_store import LmdbOnlineStore
@@ -64,8 +66,16 @@ def open_platform(
     definitions = registry if isinstance(registry, Registry) else load_registry(registry or settings.registry)
     lake = DeltaLake(settings.lake, settings.storage_options_plain)
     online = LmdbOnlineStore(settings.online_path)
-    store = FeatureStore(definitions, lake, online, clock or utc_now, settings.chunk_rows)
     tracker = MlflowTracker(settings.mlflow_uri, settings.mlflow_artifacts)
+    store = FeatureStore(
+        definitions,
+        lake,
+        online,
+        clock or utc_now,
+        settings.chunk_rows,
+        code_version=partial(code_version, Path.cwd()),
+        tracker=tracker,
+    )
     return Platform(settings, store, lake, tracker)
 
 
