@@ -73,6 +73,9 @@ class FeatureTable(Protocol):
     def plan(self, number: int) -> Plan:
         """The plan of that number, as it was frozen."""
 
+    def newest_plan(self, detail: str, value: object) -> int:
+        """The newest closed plan whose details say so ("version", "held" or "released"); 0 for none."""
+
     def has_chunk(self, plan: Plan, chunk: int) -> bool:
         """Whether a chunk of the plan was committed."""
 
@@ -167,10 +170,16 @@ class OfflineStore(Protocol):
         """Copy publish entries (group, plan, target, published_at), once per (app_id, number)."""
 
     def definitions(self) -> pl.DataFrame:
-        """Every applied group definition: name, version, fingerprint, definition (JSON), applied_at."""
+        """Every applied group definition: name, version, fingerprint, definition (JSON), applied_at, applied_by."""
 
-    def record_definition(self, row: pl.DataFrame) -> None:
-        """Append an applied definition (one row), once per name and version."""
+    def record_definition(self, row: pl.DataFrame, number: int) -> bool:
+        """Append a group's definition (one row) as its ``number``-th; False if another was faster."""
+
+    def holds(self) -> pl.DataFrame:
+        """Every hold and release of a group: name, number, version (null: released), frozen, at, by."""
+
+    def record_hold(self, row: pl.DataFrame) -> bool:
+        """Append a hold or release (one row) under the group's ``number``; False if another was faster."""
 
     def publish_log_version(self) -> int | None:
         """The newest version of the publish log."""
@@ -278,7 +287,7 @@ class PushLog(Protocol):
         """
 
     def restamp(self, table_id: str, after: datetime | None, floor: datetime) -> None:
-        """Give the pushes after a stamp new ones, not before ``floor``, in the same order."""
+        """Give the pushes after a stamp new ones, in the same order, unless none is before ``floor``."""
 
     def serve(self, table_id: str, through: datetime) -> None:
         """Note that pushes up to a stamp reached the online store."""

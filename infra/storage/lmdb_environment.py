@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import lmdb
 from lmdb.verify import VerifyError, verify
@@ -29,6 +29,16 @@ _open: dict[Path, LmdbEnvironment] = {}
 _lock = threading.Lock()
 
 
+class Purpose(NamedTuple):
+    """What a folder is for, as its errors name it, and what to do when it is damaged."""
+
+    name: str
+    mending: str
+
+
+ONLINE = Purpose("online store", "move the folder away and sync in full, which builds it again from the offline store")
+
+
 class LmdbEnvironment:
     """An open folder of LMDB, shared by everything in this process that uses it.
 
@@ -36,13 +46,14 @@ class LmdbEnvironment:
     ``release``. Raises StorageError, with the remedy, for whatever LMDB or the file system refuses.
     """
 
-    def __init__(self, path: Path, map_size: int) -> None:
+    def __init__(self, path: Path, map_size: int, purpose: Purpose) -> None:
         self.path = path
+        self._purpose = purpose
         self.pid = os.getpid()
         self._users = 0
         self._writing = threading.Lock()
         self._mapping = threading.Lock()  # held while reading, so that the map is not resized meanwhile
-        with _translated(path):
+        with _translated(path, purpose):
             path.mkdir(parents=True, exist_ok=True)
             self._env = lmdb.open(str(path), map_size=map_size, max_readers=_READERS)
             _check_length(path, self._env)
@@ -50,7 +61,7 @@ class LmdbEnvironment:
             self._file = _identity(path)
 
     @classmethod
-    def acquire(cls, path: Path, map_size: int = MAP_SIZE) -> LmdbEnvironment:
+    def acquire(cls, path: Path, map_size: int = MAP_SIZE, purpose: Purpose = ONLINE) -> LmdbEnvironment:
         """The environment of a folder, opened (and the folder made) unless this process has it open.
 
         After a fork the child gets one of its own. A folder that was deleted and made again is
@@ -63,7 +74,7 @@ class LmdbEnvironment:
                 known._env.close()  # noqa: SLF001  the parent's: of no use here, and it keeps the file from being opened
                 known = None
             if known is None or known._file != _identity(path):  # noqa: SLF001
-                known = _open[path] = cls(path, map_size)
+                known = _open[path] = cls(path, map_size, purpose)
             known._users += 1
             return known
 
@@ -88,7 +99,7 @@ class LmdbEnvironment:
                 except lmdb.MapResizedError:
                     self._env.set_mapsize(0)  # another process let the map grow: adopt its size
                 except lmdb.Error as error:
-                    raise _storage_error(self.path, error) from error
+                    raise _storage_error(self.path, self._purpose, error) from error
 
     def write(self, work: Callable[[lmdb.Transaction[bytes]], T], size: int = 0) -> T:
         """What ``work`` returns, called with the write transaction, which then commits.
@@ -96,7 +107,7 @@ class LmdbEnvironment:
         All of it is on disk afterwards, or nothing, whatever is killed when. ``size`` is about how many
         bytes will be written. ``work`` is called again if the map proves too small.
         """
-        with self._writing, _translated(self.path):
+        with self._writing, _translated(self.path, self._purpose):
             self._reserve(size)
             while True:
                 try:
@@ -120,25 +131,25 @@ class LmdbEnvironment:
 
 
 @contextmanager
-def _translated(path: Path) -> Iterator[None]:
+def _translated(path: Path, purpose: Purpose) -> Iterator[None]:
     """Turn what LMDB and the file system raise into StorageError."""
     try:
         yield
     except (lmdb.Error, OSError) as error:
-        raise _storage_error(path, error) from error
+        raise _storage_error(path, purpose, error) from error
 
 
-def _storage_error(path: Path, error: Exception) -> StorageError:
+def _storage_error(path: Path, purpose: Purpose, error: Exception) -> StorageError:
     match error:
         case lmdb.InvalidError() | lmdb.CorruptedError() | lmdb.PageNotFoundError() | lmdb.VersionMismatchError():
             what = f"the file is damaged or not LMDB's ({error})"
-            remedy = "move the folder away and sync in full, which builds it again from the offline store"
+            remedy = purpose.mending
         case lmdb.ReadersFullError():
             what, remedy = f"{_READERS} readers at a time are too many", "run fewer processes"
         case _:
             what = str(error)
             remedy = "check that the folder can be made and written, on a local disk with free space"
-    return StorageError(f"online store {path}: {what}: {remedy}")
+    return StorageError(f"{purpose.name} {path}: {what}: {remedy}")
 
 
 def _check_length(path: Path, env: lmdb.Environment) -> None:
