@@ -6,7 +6,7 @@ Whatever kind of run a killed process left open, the next runner of the group fi
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol
 
@@ -20,6 +20,9 @@ from features.times import TICK, Clock
 
 Progress = Callable[[int, int], None]
 """Told (chunks done, chunks in all)."""
+
+PUSH = "push"
+"""The kind of plans that take pushed rows into the table."""
 
 Chunks = Callable[[int], pl.DataFrame]
 """The rows of a plan's chunk by its number, bookkeeping included."""
@@ -42,40 +45,77 @@ class Run:
     version: int
 
 
-class Runs:
-    """Opens, does and closes the plans of groups; ``works`` says how by the kind of plan."""
+class Waiting(Protocol):
+    """Rows that wait beside the tables until a run takes them in: what was pushed (features.folding)."""
 
-    def __init__(self, store: OfflineStore, clock: Clock, works: Mapping[str, Work]) -> None:
+    def stamp(self, group: FeatureGroup, floor: datetime) -> datetime:
+        """A stamp for a run, not before ``floor``, that differs from those of the waiting rows."""
+
+    def plan(self, group: FeatureGroup, table: FeatureTable) -> Plan | None:
+        """The plan, of the kind "push", that takes them in; None where nothing waits."""
+
+
+class Runs:
+    """Opens, does and closes the plans of groups; ``works`` says how by the kind of plan.
+
+    What is ``waiting`` is taken in before any other run, so that runs find it in the table.
+    """
+
+    def __init__(
+        self, store: OfflineStore, clock: Clock, works: Mapping[str, Work], waiting: Waiting | None = None
+    ) -> None:
         self._store = store
         self._clock = clock
         self._works = dict(works)
+        self._waiting = waiting
 
     def table(self, group: FeatureGroup) -> FeatureTable:
         """The group's table, created when needed."""
         return self._store.feature_table(group.table_id, stored_schema(group), group.keys)
 
     def settle(self, group: FeatureGroup, table: FeatureTable, progress: Progress | None = None) -> int:
-        """Finish the plan that a killed run left open; how many rows were still to append."""
+        """Finish the plan that a killed run left open and take in what waits; how many rows that plan still appended."""
         plan = table.unfinished()
-        return 0 if plan is None else self._do(group, table, plan, progress)
+        rows = 0 if plan is None else self._do(group, table, plan, progress)
+        waiting = self._waiting.plan(group, table) if self._waiting else None
+        if waiting is not None:
+            try:
+                self.run(group, table, waiting)
+            except ConcurrentRun:  # another run began, or took them in, first
+                return rows + self.settle(group, table, progress)
+        return rows
 
     def state(self, group: FeatureGroup, table: FeatureTable) -> TableState:
         """The table's state while no plan is open; raises ConcurrentRun where another run is at work."""
         state = table.state()
+        if state.opened > state.closed and table.plan(state.opened).kind == PUSH:
+            self.settle(group, table)  # over in a moment, and nothing that another run would have to wait for
+            state = table.state()
         if state.opened > state.closed:
             raise ConcurrentRun(
                 f"feature group {group.name!r}: another run is at work on it; run again when it is done"
             )
         return state
 
-    def stamp(self, state: TableState) -> datetime:
-        """A new run's stamp: now, but always after the group's last one, whatever the clock does."""
+    def stamp(self, state: TableState, group: FeatureGroup | None = None) -> datetime:
+        """A new run's stamp: now, but always after the group's last one, whatever the clock does.
+
+        With ``group``, it is kept from those who push to the group at the same moment.
+        """
         now = self._clock()
-        return now if state.stamp is None else max(now, state.stamp + TICK)
+        stamp = now if state.stamp is None else max(now, state.stamp + TICK)
+        return stamp if group is None or self._waiting is None else self._waiting.stamp(group, stamp)
 
     def run(self, group: FeatureGroup, table: FeatureTable, plan: Plan, progress: Progress | None = None) -> Run:
         """Open a plan, do its chunks, close it."""
-        table.open_plan(plan)
+        try:
+            table.open_plan(plan)
+        except ConcurrentRun:
+            if plan.kind == PUSH or table.plan(plan.number).kind != PUSH:
+                raise
+            # Pushes were taken in meanwhile: that changes the plan's number and nothing else of it.
+            self.settle(group, table)
+            return self.run(group, table, replace(plan, number=table.state().opened + 1), progress)
         rows = self._do(group, table, plan, progress)
         return Run(group.name, plan.number, rows, table.state().version)
 

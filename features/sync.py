@@ -64,7 +64,9 @@ class Syncer:
         """Copy to the offline log what the online store published and the log does not have."""
         kept = self._online.publications(group.table_id)
         logged = self._offline.publications(group.table_id)
-        there = set(logged.filter(pl.col("target") == self._online.target)["plan"])
+        # Entries without a moment are about pushes: they say nothing of the plans before theirs.
+        ours = logged.filter((pl.col("target") == self._online.target) & pl.col("published_at").is_not_null())
+        there = set(ours["plan"])
         for entry in kept:
             if entry.plan not in there:
                 row = {
