@@ -2,20 +2,25 @@
 
 A row is available from the publication of its plan; in the history "backfilled" a counterfactual row
 already from its ``_as_if``. The answer at t is the winner by order among the rows available at or
-before t (SEMANTICS.md §2).
+before t (SEMANTICS.md §2). Answers are found on keys and bookkeeping alone (``features.replay``); the
+feature columns are then read for the rows that answered.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
+import numpy as np
 import polars as pl
 
 from features.entity import DataType
 from features.errors import InvalidInput
-from features.feature_rows import AS_IF, CREATED, DELETED, EVENT, ORDER, PLAN
+from features.feature_rows import AS_IF, CREATED, DELETED, EVENT, PLAN
+from features.replay import AT, AVAILABLE, ROW, Questions, in_rows
+from features.source import EVENT_DATE
 from features.stored_types import cast_exactly
 from features.times import UTC_US
 
@@ -25,76 +30,165 @@ PRESENT = "PRESENT"
 NULL_VALUE = "NULL_VALUE"
 NOT_FOUND = "NOT_FOUND"
 OUTSIDE_MAX_AGE = "OUTSIDE_MAX_AGE"
+STATUS = pl.Enum([PRESENT, NULL_VALUE, NOT_FOUND, OUTSIDE_MAX_AGE])
+"""The type of statuses: four words in a byte each."""
 
-AVAILABLE = "_available"
-_ROW = "_row"
-_RANK = "_rank"
-_ASKED = "_asked"
+CAPACITY = 10_000_000
+"""About how many rows of a table a join holds in memory at once, keys and bookkeeping alone."""
 
 
-def with_availability(
-    rows: pl.LazyFrame, publications: pl.DataFrame, history: History, *, online: bool
-) -> pl.LazyFrame:
-    """Rows with the moment from which they are available; those that never are, are left out.
+@dataclass(frozen=True)
+class Visibility:
+    """When the rows of a group's plans became visible, in one history.
 
-    ``publications`` has after, plan, published_at of the primary target: plans in (after, plan]
-    became visible at published_at. For an offline-only group a commit is its publication.
+    ``publications`` is the publish log of the primary target (after, plan, published_at): plans in
+    (after, plan] became visible at published_at; where that is null, each of their rows was pushed, and
+    visible from its own created_timestamp. So is a row of no plan, pushed and not folded into the table
+    yet; and any row of an offline-only group (``online=False``), where a commit is its publication.
     """
-    if online:
-        log = publications.lazy().select(pl.col("plan").alias(PLAN), pl.col("published_at").alias(AVAILABLE))
-        # The first publication that reaches a plan is the one that made it visible.
-        first = log.group_by(PLAN).agg(pl.col(AVAILABLE).min()).sort(PLAN)
-        rows = rows.sort(PLAN).join_asof(first, on=PLAN, strategy="forward")
-    else:
-        rows = rows.with_columns(pl.col(CREATED).alias(AVAILABLE))
-    if history == "backfilled":
-        rows = rows.with_columns(pl.min_horizontal(AVAILABLE, AS_IF).alias(AVAILABLE))
-    return rows.filter(pl.col(AVAILABLE).is_not_null())
+
+    publications: pl.DataFrame
+    history: History
+    online: bool
+
+    def of(self, rows: pl.LazyFrame) -> pl.LazyFrame:
+        """Rows with the moment AVAILABLE; those that never are, are left out."""
+        moment = pl.col(CREATED)
+        if self.online:
+            rows = rows.join(self._published().lazy(), on=PLAN, how="left")
+            moment = pl.when(self._pushed()).then(CREATED).otherwise(AVAILABLE)
+        if self.history == "backfilled":
+            moment = pl.min_horizontal(moment, AS_IF)
+        return rows.with_columns(moment.alias(AVAILABLE)).filter(pl.col(AVAILABLE).is_not_null())
+
+    def by(self, moment: datetime) -> pl.Expr:
+        """Whether a row may have been visible by a moment, told by columns that file statistics cover."""
+        known = pl.col(CREATED) <= moment
+        if self.online:
+            reached = self.publications.filter(pl.col("published_at") <= moment).select(
+                pl.col("plan").max().fill_null(-1)
+            )
+            known = (known & self._pushed()) | (pl.col(PLAN) <= reached.item())
+        return known | (pl.col(AS_IF) <= moment) if self.history == "backfilled" else known
+
+    def _published(self) -> pl.DataFrame:
+        """Each plan that a publication reached, and its moment: of the first one that reached it."""
+        reached = self.publications.filter(pl.col("published_at").is_not_null())
+        newest = reached.select(pl.col("plan").max().fill_null(-1)).item()
+        first = reached.group_by(pl.col("plan").alias(PLAN)).agg(pl.col("published_at").min().alias(AVAILABLE))
+        plans = pl.DataFrame({PLAN: pl.int_range(newest + 1, eager=True)}, schema={PLAN: pl.Int64})
+        return plans.join_asof(first.sort(PLAN), on=PLAN, strategy="forward")
+
+    def _pushed(self) -> pl.Expr:
+        """Whether a row was pushed: its plan folded pushes, or it waits to be folded."""
+        folded = self.publications.filter(pl.col("published_at").is_null())
+        plans = folded.select(pl.int_ranges(pl.col("after") + 1, pl.col("plan") + 1).alias(PLAN)).explode(PLAN)
+        waiting = pl.col(PLAN).fill_null(0) == 0
+        return waiting if plans.is_empty() else waiting | pl.col(PLAN).is_in(plans[PLAN].implode())
 
 
-def served(rows: pl.LazyFrame, keys: Sequence[str]) -> pl.LazyFrame:
-    """The rows that were ever the answer: each beats all that were available before it.
+@dataclass(frozen=True)
+class StoredRows:
+    """The rows of a group: its table at one version, and pushed rows that are not in it yet.
 
-    The result is sorted by availability; an as-of join on it finds the winner.
+    Every scan of ``table`` must give the same rows in the same order; of them those of plans up to ``closed``
+    count. ``epoch`` is the table's: 0 if it was never rolled back. ``pushed`` have the table's columns.
     """
-    ranked = rows.sort(ORDER).with_row_index(_RANK).sort(AVAILABLE, _RANK)
-    return ranked.filter(pl.col(_RANK) == pl.col(_RANK).cum_max().over(keys)).drop(_RANK)
+
+    table: pl.LazyFrame
+    closed: int
+    epoch: int
+    pushed: pl.DataFrame | None = None
+
+    def where(self, predicate: pl.Expr) -> pl.LazyFrame:
+        """The rows for which a predicate holds, with their position AT; those pushed come after the table's."""
+        rows = self.table.with_row_index(AT).filter((pl.col(PLAN) <= self.closed) & predicate)
+        if self.pushed is None or self.pushed.is_empty():
+            return rows
+        after = self.table.select(pl.len()).collect().item()
+        pushed = self.pushed.select(self.table.collect_schema().names()).with_row_index(AT, after)
+        return pl.concat([rows, pushed.lazy().filter(predicate)])
+
+    def values(self, answers: pl.DataFrame, near: pl.Expr, features: Sequence[str], capacity: int) -> pl.DataFrame:
+        """The features of some rows, given by AT and EVENT, in that order; ``near`` holds for all of them."""
+        wanted, dates = answers[AT], answers[EVENT].dt.date().unique().implode()
+        rows = self.where(pl.col(EVENT_DATE).is_in(dates) & near)
+        if len(wanted) <= _SCATTERED:
+            some = rows.join(wanted.unique().to_frame().lazy(), on=AT, how="semi").select(AT, *features)
+            found = some.collect(engine="streaming").sort(AT)
+            return found[found[AT].search_sorted(wanted)].drop(AT)
+        numbers = rows.select(AT).collect().to_series().to_numpy()
+        # Where files were passed over, the rows that are read stand at other positions.
+        place = np.zeros(numbers[-1] + 1, dtype=np.uint32)
+        place[numbers] = np.arange(len(numbers), dtype=np.uint32)
+        positions = pl.Series(place[wanted.to_numpy()])
+        width = max(1, 2 * capacity // len(numbers))
+        batches = [features[start : start + width] for start in range(0, len(features), width)]
+        return pl.concat([rows.select(batch).collect().rechunk()[positions] for batch in batches], how="horizontal")
+
+
+_SCATTERED = 100_000
+"""Up to so many rows are picked while columns are read; for more, whole columns are read and picked from."""
 
 
 def join(
     asked: pl.DataFrame,
-    rows: pl.LazyFrame,
+    stored: StoredRows,
+    visibility: Visibility,
     *,
     keys: Mapping[str, DataType],
     features: Sequence[str],
     now: datetime,
     ttl: timedelta | None,
+    capacity: int = CAPACITY,
 ) -> pl.DataFrame:
     """What each asked row would have been answered; same rows, same order.
 
-    ``asked`` has the key columns and event_timestamp; ``rows`` come from ``with_availability``. The
-    result has the features, event_timestamp of the answer and ``status`` of the row as a whole
-    (PRESENT, NOT_FOUND or OUTSIDE_MAX_AGE). Rows later than ``now`` see what is visible now; ttl is
-    measured to the row's own time; null keys match nothing.
+    ``asked`` has the key columns and event_timestamp. The result has the features, event_timestamp of the
+    answer and ``status`` of the row as a whole (PRESENT, NOT_FOUND or OUTSIDE_MAX_AGE). Rows later than
+    ``now`` see what is visible now; ttl is measured to the row's own time; null keys match nothing.
     """
-    left = entity_keys(asked, keys).with_columns(asked[EVENT].alias(_ASKED))
-    left = left.with_columns(pl.min_horizontal(_ASKED, pl.lit(now, UTC_US)).alias(AVAILABLE)).with_row_index(_ROW)
-    whole = left.filter(pl.all_horizontal(pl.col(k).is_not_null() for k in keys))
-    right = served(rows, list(keys)).select(*keys, AVAILABLE, EVENT, DELETED, *features)
-    found = (
-        whole.lazy()
-        .sort(AVAILABLE)
-        .join_asof(right, on=AVAILABLE, by=list(keys), strategy="backward", check_sortedness=False)
-    )
-    found = found.select(_ROW, EVENT, DELETED, *features)
-    answered = left.lazy().select(_ROW, _ASKED).join(found, on=_ROW, how="left").sort(_ROW)
+    questions = questions_of(asked, keys, now)
+    found = in_rows(_answers(questions, stored, visibility, ttl, capacity), asked.height)
     missing = pl.col(EVENT).is_null() | pl.col(DELETED)
-    expired = pl.lit(False) if ttl is None else pl.col(_ASKED) - pl.col(EVENT) > ttl
+    expired = pl.lit(False) if ttl is None else asked[EVENT] - pl.col(EVENT) > ttl
     status = pl.when(missing).then(pl.lit(NOT_FOUND)).when(expired).then(pl.lit(OUTSIDE_MAX_AGE))
-    answered = answered.with_columns(status.otherwise(pl.lit(PRESENT)).alias("status"))
-    visible = pl.col("status") == PRESENT
-    values = [pl.when(visible).then(pl.col(f)).alias(f) for f in features]
-    return answered.select(*values, pl.when(visible).then(pl.col(EVENT)).alias(EVENT), "status").collect()
+    found = found.with_columns(status.otherwise(pl.lit(PRESENT)).cast(STATUS).alias("status"))
+    visible = found["status"] == PRESENT
+    if not visible.any():
+        dtypes = stored.table.collect_schema()
+        nothing = pl.DataFrame(schema={f: dtypes[f] for f in features} | {EVENT: UTC_US}).clear(asked.height)
+        return nothing.with_columns(found["status"])
+    # A row without an answer gets the values of the first answer, which are then taken from it.
+    some = visible.arg_max()
+    place = found.select(pl.when(visible).then(pl.col(AT, EVENT)).otherwise(pl.col(AT, EVENT).gather(some)))
+    values = stored.values(place, questions.near(), features, capacity)
+    values = values.with_columns(found[EVENT])
+    if not visible.all():
+        values = values.select(pl.when(visible).then(pl.all()))
+    return values.with_columns(found["status"])
+
+
+def questions_of(asked: pl.DataFrame, keys: Mapping[str, DataType], now: datetime) -> Questions:
+    """The entity rows as questions: their keys in stored types, their moments not after ``now``."""
+    moments = asked.select(pl.min_horizontal(EVENT, pl.lit(now, UTC_US))).to_series()
+    return Questions.of(entity_keys(asked, keys), moments)
+
+
+def _answers(
+    questions: Questions, stored: StoredRows, visibility: Visibility, ttl: timedelta | None, capacity: int
+) -> pl.DataFrame:
+    """The answers among the rows; first among those young enough, then for who found none there."""
+    if questions.asked.is_empty():
+        return questions.answers(stored.where(pl.lit(False)), capacity)
+    known = visibility.by(questions.last) & questions.near()
+    if ttl is None or stored.epoch:  # after a rollback an old row may stand before a young one
+        return questions.answers(visibility.of(stored.where(known)), capacity)
+    young = pl.col(EVENT_DATE) >= (questions.first - ttl).date()
+    found = questions.answers(visibility.of(stored.where(known & young)), capacity)
+    # Whether the others have a row that is too old, or none, is told by the older rows.
+    rest = questions.but(found[ROW])
+    return pl.concat([found, rest.answers(visibility.of(stored.where(known & ~young)), capacity)])
 
 
 def feature_status(feature: str, row_status: str = "status") -> pl.Expr:

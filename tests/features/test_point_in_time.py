@@ -10,14 +10,15 @@ from hypothesis import strategies as st
 
 import oracle
 from features.feature_rows import table_columns
-from features.point_in_time import feature_status, join, with_availability
+from features.point_in_time import StoredRows, Visibility, feature_status, join
 
 T0 = datetime(2026, 3, 1, tzinfo=UTC)
-NOW = T0 + timedelta(minutes=40)
+STEP = timedelta(hours=5)
+NOW = T0 + 40 * STEP
 KEYS = {"a": pl.Int64(), "b": pl.String()}
 SCHEMA = table_columns({**KEYS, "value": pl.Float64()}, list(KEYS))
 
-minutes = st.integers(0, 30).map(lambda m: T0 + timedelta(minutes=m))
+minutes = st.integers(0, 30).map(lambda m: T0 + m * STEP)
 keys = st.tuples(st.integers(1, 2), st.sampled_from(["x", "12"]))
 ROW = st.fixed_dictionaries(
     {
@@ -54,33 +55,72 @@ def frame_of(rows):
     ).lazy()
 
 
-@settings(max_examples=150, deadline=None)
-@given(
-    rows=st.lists(ROW, max_size=12).map(by_order),
-    published=st.dictionaries(st.integers(1, 4), minutes, max_size=3),
-    asked=st.lists(st.tuples(st.none() | keys, st.integers(0, 60).map(lambda m: T0 + timedelta(minutes=m)))),
-    history=st.sampled_from(["as_served", "backfilled"]),
-    ttl=st.none() | st.integers(0, 20).map(lambda m: timedelta(minutes=m)),
-    online=st.booleans(),
-)
-def test_join_equals_a_double_loop(rows, published, asked, history, ttl, online):
-    log = pl.DataFrame(
-        {"plan": list(published), "published_at": list(published.values())},
-        schema={"plan": pl.Int64, "published_at": pl.Datetime("us", "UTC")},
+NEWEST = 99
+
+
+@st.composite
+def tables(draw):
+    """Rows in files as a table may have them, some of them pushed and not folded in yet, and a publish log."""
+    rows = draw(st.lists(ROW, max_size=14).map(by_order))
+    published = draw(st.dictionaries(st.integers(1, 4), minutes, max_size=3))
+    folds = draw(st.sets(st.integers(1, 4), max_size=1)) - set(published)
+    for row in rows:
+        row["plan"] = draw(st.just(row["plan"]) | st.just(row["plan"]) | st.none())
+    return rows, published, folds
+
+
+def log_of(published, folds=()):
+    entries = [(plan - 1, plan, at) for plan, at in published.items()] + [(plan - 1, plan, None) for plan in folds]
+    schema = {"after": pl.Int64, "plan": pl.Int64, "published_at": pl.Datetime("us", "UTC")}
+    return pl.DataFrame(entries, schema=schema, orient="row")
+
+
+def stored(rows, epoch=1):
+    """The rows with a plan as a table, the others as pushed."""
+    return StoredRows(
+        frame_of([r for r in rows if r["plan"] is not None]),
+        NEWEST,
+        epoch,
+        frame_of([r for r in rows if r["plan"] is None]).collect(),
     )
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    table=tables(),
+    asked=st.lists(st.tuples(st.none() | keys, st.integers(0, 60).map(lambda m: T0 + m * STEP))),
+    history=st.sampled_from(["as_served", "backfilled"]),
+    ttl=st.none() | st.integers(0, 20).map(lambda m: m * STEP),
+    online=st.booleans(),
+    rolled_back=st.booleans(),
+    capacity=st.integers(1, 20),
+)
+def test_join_equals_a_double_loop(table, asked, history, ttl, online, rolled_back, capacity):
+    rows, published, folds = table
+    if not rolled_back:
+        rows = by_order([row | {"epoch": 0} for row in rows])
     entities = pl.DataFrame(
         [(*(k or (None, "x")), t) for k, t in asked],
         schema={**KEYS, "event_timestamp": pl.Datetime("us", "UTC")},
         orient="row",
     )
-    available = with_availability(frame_of(rows), log, history, online=online)
-    found = join(entities, available, keys=KEYS, features=["value"], now=NOW, ttl=ttl)
+    found = join(
+        entities,
+        stored(rows, int(rolled_back)),
+        Visibility(log_of(published, folds), history, online),
+        keys=KEYS,
+        features=["value"],
+        now=NOW,
+        ttl=ttl,
+        capacity=capacity,
+    )
     found = found.with_columns(feature_status("value").alias("status"))
 
     def published_at(row):
-        later = [at for plan, at in published.items() if plan >= row["plan"]]
-        first = min((p for p in published if p >= row["plan"]), default=None)
-        moment = row["created"] if not online else (published[first] if later else None)
+        reaching = [plan for plan in published if row["plan"] is not None and plan >= row["plan"]]
+        moment = published[min(reaching)] if reaching else None
+        if not online or row["plan"] is None or row["plan"] in folds:
+            moment = row["created"]
         if history == "backfilled" and row["as_if"] is not None:
             moment = row["as_if"] if moment is None else min(moment, row["as_if"])
         return moment
@@ -96,13 +136,10 @@ def test_join_equals_a_double_loop(rows, published, asked, history, ttl, online)
 
 def test_exactly_ttl_old_is_kept_and_a_microsecond_more_is_not():
     row = {"key": (1, "x"), "event_timestamp": T0, "created": T0, "plan": 1, "as_if": T0, "epoch": 0}
-    rows = with_availability(frame_of([row | {"deleted": False, "value": 1.0}]), no_log(), "backfilled", online=True)
+    rows = stored([row | {"deleted": False, "value": 1.0}])
     moments = [T0 + timedelta(minutes=5), T0 + timedelta(minutes=5, microseconds=1)]
     asked = pl.DataFrame({"a": [1, 1], "b": ["x", "x"], "event_timestamp": moments})
-    found = join(asked, rows, keys=KEYS, features=["value"], now=NOW, ttl=timedelta(minutes=5))
+    visibility = Visibility(log_of({}), "backfilled", online=True)
+    found = join(asked, rows, visibility, keys=KEYS, features=["value"], now=NOW, ttl=timedelta(minutes=5))
     assert found["status"].to_list() == ["PRESENT", "OUTSIDE_MAX_AGE"]
     assert found["value"].to_list() == [1.0, None]
-
-
-def no_log():
-    return pl.DataFrame(schema={"plan": pl.Int64, "published_at": pl.Datetime("us", "UTC")})
