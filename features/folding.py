@@ -37,17 +37,19 @@ class Folding:
         return self._log.reserve(group.table_id, floor)
 
     def plan(self, group: FeatureGroup, table: FeatureTable) -> Plan | None:
-        """The plan that folds what is online and not in the table yet; None where that is nothing."""
+        """The plan that folds what is online and not in the table yet; None for nothing, or while a plan is open."""
         with suppress(StorageError):  # where the online store cannot be reached, what it lacks stays in the log
             self._pusher.deliver(group)
         if (folded := table.folded(self._log.name)) is not None:
             self._log.drop(group.table_id, folded)
+        state = table.state()
+        if state.opened > state.closed:
+            return None
         oldest, through = self._log.ends(group.table_id).oldest, self._pusher.reached(group)
         if oldest is None or through is None or oldest > through:
             return None
         self._log.serve(group.table_id, through)  # from here on nobody gives these pushes other stamps
         moments = self._log.read(group.table_id, {EVENT: UTC_US}, None, through)[EVENT]
-        state = table.state()
         # What an audit asks of the newest plan: the inputs' versions stay those of the run before.
         sources = table.plan(state.closed).sources if state.closed else {}
         return Plan(

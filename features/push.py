@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import polars as pl
@@ -41,7 +41,16 @@ class Push:
 class Pusher:
     """Takes rows into the push log and from there to the online store."""
 
-    def __init__(self, offline: OfflineStore, online: OnlineStore, log: PushLog, clock: Clock, check: RowCheck) -> None:
+    def __init__(
+        self,
+        offline: OfflineStore,
+        online: OnlineStore,
+        log: PushLog,
+        clock: Clock,
+        check: RowCheck,
+        fold_after: timedelta | None,
+    ) -> None:
+        self._fold_after = fold_after
         self._offline = offline
         self._online = online
         self._log = log
@@ -72,9 +81,14 @@ class Pusher:
         known = (self._log.ends(group.table_id).served, self._pushed(group))
         return max((stamp for stamp in known if stamp is not None), default=None)
 
-    def waiting(self, group: FeatureGroup) -> datetime | None:
-        """The stamp of the oldest push that is not in the group's table yet."""
-        return self._log.ends(group.table_id).oldest
+    def overdue(self, group: FeatureGroup) -> bool:
+        """Whether the oldest push in the log has waited long enough to be folded."""
+        oldest = self._log.ends(group.table_id).oldest
+        return self._fold_after is not None and oldest is not None and self._clock() - oldest >= self._fold_after
+
+    def close(self) -> None:
+        """Release the log."""
+        self._log.close()
 
     def _push(self, group: FeatureGroup, rows: pl.DataFrame, now: datetime, push_id: str | None) -> Push:
         table = self._table(group)

@@ -13,7 +13,7 @@ from typing import Protocol
 import polars as pl
 
 from features.compute import stored_schema
-from features.errors import ConcurrentRun
+from features.errors import ConcurrentRun, StorageError
 from features.feature_group import FeatureGroup
 from features.stores import FeatureTable, OfflineStore, Plan, TableState
 from features.times import TICK, Clock
@@ -74,22 +74,28 @@ class Runs:
         return self._store.feature_table(group.table_id, stored_schema(group), group.keys)
 
     def settle(self, group: FeatureGroup, table: FeatureTable, progress: Progress | None = None) -> int:
-        """Finish the plan that a killed run left open and take in what waits; how many rows that plan still appended."""
+        """Finish the plan that a killed run left open, take in what waits; how many rows that plan still appended."""
         plan = table.unfinished()
         rows = 0 if plan is None else self._do(group, table, plan, progress)
+        self.fold(group, table)
+        return rows
+
+    def fold(self, group: FeatureGroup, table: FeatureTable) -> Run:
+        """Take in what waits, unless another run is at work."""
         waiting = self._waiting.plan(group, table) if self._waiting else None
         if waiting is not None:
             try:
-                self.run(group, table, waiting)
+                return self.run(group, table, waiting)
             except ConcurrentRun:  # another run began, or took them in, first
-                return rows + self.settle(group, table, progress)
-        return rows
+                if (open_plan := table.unfinished()) is not None and open_plan.kind == PUSH:
+                    self._do(group, table, open_plan, None)
+        return Run(group.name, None, 0, table.state().version)
 
     def state(self, group: FeatureGroup, table: FeatureTable) -> TableState:
         """The table's state while no plan is open; raises ConcurrentRun where another run is at work."""
         state = table.state()
         if state.opened > state.closed and table.plan(state.opened).kind == PUSH:
-            self.settle(group, table)  # over in a moment, and nothing that another run would have to wait for
+            self.settle(group, table)  # it is over in a moment: no reason to give up
             state = table.state()
         if state.opened > state.closed:
             raise ConcurrentRun(
@@ -115,12 +121,17 @@ class Runs:
                 raise
             # Pushes were taken in meanwhile: that changes the plan's number and nothing else of it.
             self.settle(group, table)
-            return self.run(group, table, replace(plan, number=table.state().opened + 1), progress)
+            return self.run(group, table, replace(plan, number=self.state(group, table).opened + 1), progress)
         rows = self._do(group, table, plan, progress)
         return Run(group.name, plan.number, rows, table.state().version)
 
     def _do(self, group: FeatureGroup, table: FeatureTable, plan: Plan, progress: Progress | None) -> int:
         """The chunks of an open plan that are missing, then its close; how many rows were appended."""
+        if plan.kind not in self._works:
+            raise StorageError(
+                f"feature group {group.name!r}: plan {plan.number} ({plan.kind}) was left open, and this store cannot "
+                f"finish it: run `featurefab fold` where it was opened"
+            )
         rows_of, appended = self._works[plan.kind].start(group, table, plan), 0
         for number in range(len(plan.chunks)):
             if not table.has_chunk(plan, number):

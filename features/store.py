@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from datetime import date, datetime
+from contextlib import contextmanager, suppress
+from datetime import date, datetime, timedelta
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
@@ -19,17 +19,19 @@ from features.errors import DefinitionChanged, StorageError
 from features.feature_group import FeatureGroup
 from features.feature_rows import DELETED, EVENT, PLAN, winners
 from features.feature_service import FeatureService
+from features.folding import Folding
 from features.frames import as_frame
 from features.lineage import Lineage, lineage
 from features.materialization import Materializer
 from features.online import OnlineResponse, OnlineRetrieval
 from features.point_in_time import History
+from features.push import Push, Pusher, RowCheck, check_ranges
 from features.registry import Registry
 from features.reproduce import TrainingSets
 from features.retrieval import HistoricalRetrieval, Pins, TrainingSet, provenance
-from features.runs import Progress, Run, Runs
+from features.runs import PUSH, Progress, Run, Runs, Work
 from features.source import BOOKKEEPING, EVENT_DATE, FILE_SHA256, INGESTED_AT, RECORD_OFFSET, Source
-from features.stores import OfflineStore, OnlineStore, Tracker
+from features.stores import OfflineStore, OnlineStore, PushLog, Tracker
 from features.sync import Syncer, SyncRun
 from features.times import TICK, UTC_US, Clock, as_utc, utc_now
 
@@ -67,13 +69,21 @@ class FeatureStore:
         chunk_rows: int = 5_000_000,
         code_version: Callable[[], str | None] = lambda: None,
         tracker: Tracker | None = None,
+        push_log: PushLog | None = None,
+        row_check: RowCheck = check_ranges,
+        fold_after: timedelta | None = timedelta(seconds=10),
     ) -> None:
         self.registry = registry
         self.offline = offline
         self.online = online
         self._clock = clock
         computation = Computation(offline)
-        self._runs = Runs(offline, self.now, {"incremental": computation, "backfill": computation})
+        works: dict[str, Work] = {"incremental": computation, "backfill": computation}
+        self._pusher = folding = None
+        if push_log is not None:
+            self._pusher = Pusher(offline, online, push_log, self.now, row_check, fold_after)
+            works[PUSH] = folding = Folding(offline, online.target, push_log, self._pusher, self.now)
+        self._runs = Runs(offline, self.now, works, folding)
         self._materializer = Materializer(self._runs, computation, chunk_rows)
         self._syncer = Syncer(offline, online, self.now)
         retrieval = partial(HistoricalRetrieval, offline=offline, code_version=code_version)
@@ -124,8 +134,34 @@ class FeatureStore:
     def sync(self, group: FeatureGroup | str) -> SyncRun:
         """Publish what was materialized since the last sync to the online store."""
         known = self._ready(group)
+        if self._pusher and known.online:
+            self._pusher.deliver(known)
         with _readable(known):
             return self._syncer.sync(known)
+
+    def push(self, group: FeatureGroup | str, df: Any, push_id: str | None = None) -> Push:
+        """Put whole feature rows online and offline at once: keys, event_timestamp and features.
+
+        A feature that is not given is null. The rows are on disk before they go online, and are folded
+        into the group's table now and then; every reader sees them at once. With ``push_id`` they are
+        taken once, however often they are pushed within a week. Where ``on_conflict="first"``, rows whose
+        entity has one of that event_timestamp are left out. Raises InvalidInput where rows do not fit or
+        the row check refuses them (then nothing is pushed), and StorageError where the online store cannot
+        be reached: the rows are kept and go online later, and pushing them again does no harm.
+        """
+        known = self._ready(group)
+        if self._pusher is None:
+            raise StorageError("this store has no push log: make it with infra.connect, or pass one")
+        done = self._pusher.push(known, df, push_id)
+        if self._pusher.overdue(known):
+            with suppress(StorageError):  # what was pushed is safe: it is folded when the table can be written
+                self.fold(known)
+        return done
+
+    def fold(self, group: FeatureGroup | str) -> Run:
+        """Take what was pushed into the group's table, unless a run is at work on it; every run does so first."""
+        known = self._ready(group)
+        return self._runs.fold(known, self._runs.table(known))
 
     def get_historical_features(
         self,
@@ -206,8 +242,10 @@ class FeatureStore:
         return lineage(self.registry, ref)
 
     def close(self) -> None:
-        """Release the online store."""
+        """Release the online store and the push log."""
         self.online.close()
+        if self._pusher:
+            self._pusher.close()
 
     def __enter__(self) -> Self:
         return self

@@ -156,6 +156,11 @@ class Settings(BaseSettings):
         return self.home / "online"
 
     @property
+    def push_log_path(self) -> Path:
+        """The folder of pushed rows that are not in the feature tables yet."""
+        return self.home / "push_log"
+
+    @property
     def mlflow_db(self) -> Path:
         """The embedded tracking database."""
         return self.home / "mlflow.db"

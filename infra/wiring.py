@@ -23,6 +23,7 @@ from infra.code_version import code_version
 from infra.settings import Settings, load_settings
 from infra.storage.delta import DeltaLake
 from infra.storage.lmdb_store import LmdbOnlineStore
+from infra.storage.push_log import LmdbPushLog
 from infra.tracking import MlflowTracker
 
 
@@ -75,6 +76,7 @@ def open_platform(
         settings.chunk_rows,
         code_version=partial(code_version, Path.cwd()),
         tracker=tracker,
+        push_log=LmdbPushLog(settings.push_log_path),
     )
     return Platform(settings, store, lake, tracker)
 
