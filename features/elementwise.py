@@ -113,6 +113,15 @@ def split_node(node: Node) -> tuple[str, Any]:
     return str(node), None
 
 
+def as_written(name: str) -> str:
+    """A node's name as users write it.
+
+    >>> as_written("CumSum"), as_written("NUnique"), as_written("RollingExpr")
+    ('cum_sum', 'n_unique', 'rolling')
+    """
+    return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower().replace("_expr", "")
+
+
 def _objections(tree: Node) -> Iterator[str]:
     """What is not element-wise in a tree, found from its root on."""
     waiting = [tree]
@@ -139,11 +148,11 @@ def _objections(tree: Node) -> Iterator[str]:
 
 def _about_node(kind: str, inside: Any) -> str:
     if kind == "Agg":
-        return f"{_as_written(split_node(inside)[0])}() looks at other rows: {_HINTS[kind]}"
+        return f"{as_written(split_node(inside)[0])}() looks at other rows: {_HINTS[kind]}"
     if kind == "Selector":
         return f"columns chosen by a pattern differ from frame to frame: {_HINTS[kind]}"
     verb = "looks at other rows" if kind in ("Over", "Len", "Filter") else "is not known to be element-wise"
-    return f"{_as_written(kind)}() {verb}: {_HINTS.get(kind, _REMEDY)}"
+    return f"{as_written(kind)}() {verb}: {_HINTS.get(kind, _REMEDY)}"
 
 
 def _about_function(function: Node, operands: Sequence[Node]) -> Iterator[str]:
@@ -158,9 +167,9 @@ def _about_function(function: Node, operands: Sequence[Node]) -> Iterator[str]:
     else:
         known = family in _FUNCTIONS or (family == "FfiPlugin" and _declared(str(inside.get("flags"))))
     if not known:
-        yield _refusal(name, f"{_as_written(name)}()")
+        yield _refusal(name, f"{as_written(name)}()")
     elif name in _TAKING_SETS and any(split_node(node)[0] != "Literal" for node in _sets(name, operands)):
-        yield f"{_as_written(name)}() of a column reads all its rows: give it literal values, or use list.contains"
+        yield f"{as_written(name)}() of a column reads all its rows: give it literal values, or use list.contains"
     elif name == "Strptime" and inside[name][1]["format"] is None:
         yield "a time read without a format takes its format from other rows: give the format"
 
@@ -232,12 +241,3 @@ def _declared(flags: str) -> bool:
 
 def _refusal(name: str, written: str) -> str:
     return f"{written} is not known to be element-wise: {_HINTS.get(name, _REMEDY)}"
-
-
-def _as_written(name: str) -> str:
-    """A node's name as users write it.
-
-    >>> _as_written("CumSum"), _as_written("NUnique"), _as_written("RollingExpr")
-    ('cum_sum', 'n_unique', 'rolling')
-    """
-    return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower().replace("_expr", "")
