@@ -282,6 +282,44 @@ def audit(
 
 
 @app.command()
+def reproduce(
+    run_id: Annotated[str, typer.Argument(help="The run of a training, or of a logged training set.")],
+    output: Annotated[Optional[Path], typer.Option("--output", "-o", help="Write CSV or Parquet here.")] = None,  # noqa: UP045
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Rebuild the training set of a run and compare its content hash."""
+    from flows.console import clear_errors
+    from flows.views import show_reproduced
+    from infra.sources.entity_files import write_table
+    from infra.wiring import open_platform
+
+    with clear_errors(), open_platform(home=home) as platform:
+        found = platform.store.reproduce(run_id)
+        if output is not None:
+            write_table(found.to_polars(), output)
+    show_reproduced(run_id, found, output, json=json)
+
+
+@app.command()
+def maintain(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Merge small files, write checkpoints, remove files that no version in use needs."""
+    from dataclasses import asdict
+
+    from flows.console import clear_errors, print_json, print_table
+    from infra.maintenance import maintain as look_after
+    from infra.wiring import open_platform
+
+    with clear_errors(), open_platform(home=home) as platform:
+        rows = [asdict(done) for done in look_after(platform, dry_run=dry_run)]
+    print_json(rows) if json else print_table("would be maintained" if dry_run else "maintained", rows)
+
+
+@app.command()
 def status(home: Home = None, json: Json = False) -> None:
     """Say what the home holds: files, sources, groups, models."""
     from flows.console import clear_errors, print_json, print_table

@@ -21,6 +21,7 @@ from features.errors import SettingsError
 from features.registry import Registry
 from flows.backfill import backfill
 from flows.ingest import ingest
+from flows.maintain import maintain
 from flows.materialize import materialize
 from flows.monitor import monitor
 from flows.nightly import nightly
@@ -32,6 +33,7 @@ from infra.wiring import load_registry
 
 NIGHTLY = "0 2 * * *"
 WARM_UP = "0 6 * * *"
+MONTHLY = "0 4 1 * *"
 """When the shipped schedules fire, in the settings' ``schedule_timezone``."""
 
 _BY_HAND: tuple[Flow[Any, Any], ...] = (ingest, materialize, sync, train, monitor, backfill)
@@ -40,13 +42,14 @@ _BY_HAND: tuple[Flow[Any, Any], ...] = (ingest, materialize, sync, train, monito
 def deployments(settings: Settings, registry: Registry | None = None) -> list[RunnerDeployment]:
     """Every flow, and the materialization of each group that declares a ``schedule``.
 
-    The nightly flow and the warm-up are scheduled, the others wait to be started. Cron lines are read
-    in the settings' ``schedule_timezone``, across its changes of clock. ``registry`` is that of the
-    settings if None.
+    The nightly flow, the warm-up and the monthly maintenance are scheduled, the others wait to be started.
+    Cron lines are read in the settings' ``schedule_timezone``, across its changes of clock. ``registry``
+    is that of the settings if None.
     """
     known = load_registry(settings.registry) if registry is None else registry
     zone = settings.schedule_timezone
-    scheduled = [_deployment(nightly, cron=NIGHTLY, zone=zone), _deployment(warm_up, cron=WARM_UP, zone=zone)]
+    crons = ((nightly, NIGHTLY), (warm_up, WARM_UP), (maintain, MONTHLY))
+    scheduled = [_deployment(flow, cron=cron, zone=zone) for flow, cron in crons]
     groups = [
         _deployment(
             materialize,

@@ -6,6 +6,7 @@ A task's result is plain data that a person or a summary can read.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from prefect import task
 from features.errors import TrackingError, TrainingError
 from infra.ingest import open_ingestor
 from infra.ledger import REJECTED, TRUNCATED
+from infra.maintenance import maintain
 from infra.model_runs import score, train
 from infra.monitoring import write_report
 from infra.wiring import Platform, fixed_clock, open_platform
@@ -96,6 +98,13 @@ def score_model(model: str, start: datetime, end: datetime, now: datetime) -> Fa
         except TrackingError as error:
             return {"model": model, "skipped": str(error)}
     return {"model": model, "version": scored.version, "rows": scored.rows}
+
+
+@task(name="maintain tables")
+def maintain_tables(now: datetime, *, dry_run: bool) -> list[Facts]:
+    """Look after every table of the lake."""
+    with _home(now) as platform:
+        return [asdict(done) for done in maintain(platform, dry_run=dry_run)]
 
 
 @task(name="write report")
