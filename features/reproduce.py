@@ -17,7 +17,7 @@ from features.feature_group import FeatureGroup
 from features.feature_rows import EVENT
 from features.feature_service import FeatureService
 from features.registry import Registry
-from features.retrieval import HistoricalRetrieval, Pins, TrainingSet, expression_mark
+from features.retrieval import HistoricalRetrieval, TrainingSet, expression_mark
 from features.stores import LoggedTrainingSet, OfflineStore, Tracker
 from features.times import Clock
 
@@ -78,7 +78,8 @@ class TrainingSets:
         groups: Mapping[str, Mapping[str, Any]] = manifest["groups"]
         registry = self._registry.at({head: _major(f) for head, f in groups.items() if "@" not in head})
         asked = manifest["features"] if manifest["service"] is None else _service_then(registry, manifest, logged)
-        pins: Pins = {head: facts["table_version"] for head, facts in groups.items()}
+        pins = {head: facts["table_version"] for head, facts in groups.items()}
+        pins |= {f"{head}:pushed": facts["pushed"] for head, facts in groups.items() if facts.get("pushed") is not None}
         # Version 0 of a table has no rows: what was answered before the first publication must not see it.
         log_version = manifest["publish_log_version"] or 0
         return self._retrieval(registry, target=manifest["target"]).get(

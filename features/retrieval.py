@@ -18,18 +18,22 @@ from features.derived import Selection, column
 from features.description import fingerprint
 from features.errors import InvalidInput
 from features.feature_group import FeatureGroup
-from features.feature_rows import EVENT
+from features.feature_rows import CREATED, EVENT
 from features.feature_service import FeatureService
 from features.fingerprint import serialized
+from features.folding import Folding
 from features.frames import as_frame
 from features.point_in_time import History, StoredRows, Visibility, feature_status, join
 from features.registry import Registry
 from features.stored_types import key_dtypes
 from features.stores import FeatureTable, OfflineStore, TableState
-from features.times import utc_column
+from features.times import from_micros, to_micros, utc_column
 
 Pins = Mapping[str, int]
-"""Delta versions to read instead of the newest: by group name, and "publish_log"."""
+"""Delta versions to read instead of the newest: by group name, and "publish_log".
+
+"<group>:pushed" is the stamp, in µs, up to which pushes count that were not in the table yet.
+"""
 
 
 @dataclass(frozen=True)
@@ -71,12 +75,18 @@ class HistoricalRetrieval:
     """Point-in-time retrieval over the offline store."""
 
     def __init__(
-        self, registry: Registry, offline: OfflineStore, target: str, code_version: Callable[[], str | None]
+        self,
+        registry: Registry,
+        offline: OfflineStore,
+        target: str,
+        code_version: Callable[[], str | None],
+        pushes: Folding | None = None,
     ) -> None:
         self._registry = registry
         self._offline = offline
         self._target = target
         self._code_version = code_version
+        self._pushes = pushes
 
     def get(
         self,
@@ -102,18 +112,20 @@ class HistoricalRetrieval:
         _warn_of_the_future(asked, now)
         work = [deriving.request_value(n, given[n], dtype, given.height) for n, dtype in selection.request.items()]
         statuses, groups = {}, {}
+        # One state for what is read and what the manifest says was read: another run may be at work.
+        read = {name: self._state(self._registry.group(name), name, pins or {}) for name in selection.stored}
+        # The tables before the log, which says how pushed rows were published before a table shows them.
         log_version = (pins or {}).get("publish_log", self._offline.publish_log_version())
         for name, wanted in selection.stored.items():
             group = self._registry.group(name)
-            table = self._offline.feature_table(group.table_id, stored_schema(group), group.keys)
-            # One state for what is read and what the manifest says was read: another run may be at work.
-            state = table.state((pins or {}).get(name))
-            rows = StoredRows(table.scan(state.version), state.closed, state.epoch)
+            table, state, pushed = read[name]
+            rows = StoredRows(table.scan(state.version), state.closed, state.epoch, pushed)
             answers = self._answers(group, rows, asked, wanted, history, log_version, now)
             work += [answers[f].alias(column(name, f)) for f in wanted]
             for feature in wanted:
                 statuses[column(name, feature)] = answers.select(feature_status(feature)).to_series()
-            groups[name] = provenance(group, table, state)
+            newest = None if pushed is None or pushed.is_empty() else to_micros(pushed[CREATED].max())  # type: ignore[arg-type]  # a datetime
+            groups[name] = provenance(group, table, state) | {"pushed": newest}
         frame, shown = _output(given, pl.DataFrame(work), statuses, selection)
         manifest = {
             "features": [str(ref) for ref in selection.refs],
@@ -132,6 +144,17 @@ class HistoricalRetrieval:
             "content_hash": content_hash(frame),
         }
         return TrainingSet(frame, shown, selection.outputs, manifest)
+
+    def _state(
+        self, group: FeatureGroup, name: str, pins: Pins
+    ) -> tuple[FeatureTable, TableState, pl.DataFrame | None]:
+        """A group's table, the state in which it is read, and the pushed rows that it lacks in that state."""
+        table = self._offline.feature_table(group.table_id, stored_schema(group), group.keys)
+        if self._pushes is None:
+            return table, table.state(pins.get(name)), None
+        pushed = pins.get(f"{name}:pushed")
+        through = None if pushed is None else from_micros(pushed)
+        return table, *self._pushes.snapshot(group, table, pins.get(name), through)
 
     def _answers(
         self,

@@ -86,7 +86,7 @@ class FeatureStore:
         self._runs = Runs(offline, self.now, works, folding)
         self._materializer = Materializer(self._runs, computation, chunk_rows)
         self._syncer = Syncer(offline, online, self.now)
-        retrieval = partial(HistoricalRetrieval, offline=offline, code_version=code_version)
+        retrieval = partial(HistoricalRetrieval, offline=offline, code_version=code_version, pushes=folding)
         self._historical = retrieval(registry, target=online.target)
         self._training_sets = TrainingSets(registry, offline, retrieval, tracker, self.now)
         self._online = OnlineRetrieval(registry, online)
