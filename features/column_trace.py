@@ -20,6 +20,7 @@ from features.compute import first_time, input_dtypes
 from features.errors import DefinitionError
 from features.feature_group import Feature, FeatureGroup
 from features.inputs import ARRIVAL
+from features.prepare import run_prepare
 from features.times import UTC_US
 
 Column = tuple[str, str]
@@ -203,19 +204,8 @@ class _Tracer:
         group = self._group
         if group.prepare is None:
             return next(iter(frames.values()))
-        try:
-            found: object = (
-                group.prepare(**frames) if isinstance(group.source, Mapping) else group.prepare(*frames.values())
-            )
-        except Exception as error:
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            raise DefinitionError(f"feature group {group.name!r}: `prepare` fails on its inputs: {reason}") from error
-        if not isinstance(found, pl.LazyFrame):
-            raise DefinitionError(
-                f"feature group {group.name!r}: `prepare` returns {type(found).__name__}, not a LazyFrame: "
-                f"return the frame without collecting it"
-            )
-        return found
+        named = isinstance(group.source, Mapping)
+        return run_prepare(f"feature group {group.name!r}", group.prepare, frames, named=named)
 
     def _schema(self) -> Mapping[str, pl.DataType]:
         try:

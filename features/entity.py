@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from features.checks import check_dtypes, check_is
 from features.errors import DefinitionError
 
 DataType = pl.DataType | type[pl.DataType]
@@ -23,6 +24,7 @@ def check_name(kind: str, name: str) -> None:
     features.errors.DefinitionError: feature group '../etc': a name is lower case letters, digits \
 and single underscores, starting with a letter, at most 63 characters
     """
+    check_is(kind, "name", name, str, "'card'")
     if not _NAME.fullmatch(name) or "__" in name:
         rule = (
             "a name is lower case letters, digits and single underscores, starting with a letter, at most 63 characters"
@@ -44,6 +46,7 @@ class Entity:
 
     def __post_init__(self) -> None:
         check_name("entity", self.name)
+        check_dtypes(f"entity {self.name!r}", "keys", self.keys)
         if not self.keys:
             raise DefinitionError(f"entity {self.name!r} has no keys: name at least one key column")
 

@@ -10,9 +10,12 @@ from typing import Any, Literal
 
 import polars as pl
 
+from features.checks import check_is, check_several
 from features.cron import check_cron
+from features.elementwise import not_elementwise
 from features.entity import Entity, check_name
 from features.errors import DefinitionError, InvalidInput
+from features.prepare import check_prepare
 from features.source import BOOKKEEPING, Source
 from features.times import duration, micros
 
@@ -43,13 +46,15 @@ class Feature:
 
     def __post_init__(self) -> None:
         check_name("feature", self.name)
+        who = f"feature {self.name!r}"
         if self.name in RESERVED:
-            raise DefinitionError(f"feature {self.name!r}: the name is reserved; choose another")
-        expr: object = self.expr  # what the annotation promises is the user's to keep
-        if not isinstance(expr, pl.Expr):
-            raise DefinitionError(f"feature {self.name!r}: expr is {type(expr).__name__}, not a Polars expression")
+            raise DefinitionError(f"{who}: the name is reserved; choose another")
+        check_is(who, "expr", self.expr, pl.Expr, "pl.col('amount').mean()")
+        check_several(who, "tags", self.tags, str, "['payments']")
+        if self.range is not None:
+            _check_range(who, self.range)
         if self.window is not None:
-            _positive(f"feature {self.name!r}", "window", self.window)
+            _positive(who, "window", self.window)
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,6 +140,7 @@ class FeatureGroup:
 
 
 def _positive(owner: str, name: str, text: str) -> None:
+    check_is(owner, name, text, str, "'15m', '36h' or '7d'")
     try:
         span = micros(text)
     except Exception as error:
@@ -143,10 +149,19 @@ def _positive(owner: str, name: str, text: str) -> None:
         raise DefinitionError(f"{owner}: {name} {text!r} must be longer than zero")
 
 
+def _check_range(who: str, bounds: object) -> None:
+    match bounds:
+        case (int() | float() | None as low, int() | float() | None as high):
+            if low is None or high is None or low <= high:
+                return
+    raise DefinitionError(f"{who}: range {bounds!r} is not (lowest, highest): write it like (0, 100) or (0, None)")
+
+
 def _check(group: FeatureGroup) -> None:
     """Everything about a group that can be wrong on its own, with the remedy."""
     check_name("feature group", group.name)
     who = f"feature group {group.name!r}"
+    _check_kinds(group, who)
     parts = group.version.split(".")
     if len(parts) != 3 or not all(p.isdigit() for p in parts):
         raise DefinitionError(f"{who}: version {group.version!r} is not major.minor.patch, like '1.0.0'")
@@ -160,8 +175,45 @@ def _check(group: FeatureGroup) -> None:
         raise DefinitionError(f"{who} has no source: name at least one")
     if len(group.inputs) > 1 and (group.prepare is None or not group.prepare_by):
         raise DefinitionError(f"{who} has several inputs: give `prepare` and `prepare_by` to join them")
+    if group.prepare is not None:
+        check_prepare(who, group.prepare, group.inputs, named=isinstance(group.source, Mapping))
     delay = _check_times(group, who)
     _check_grain(group, who, delay)
+    _check_expressions(group, who)
+
+
+def _check_kinds(group: FeatureGroup, who: str) -> None:
+    """Whether everything is what the annotations promise."""
+    check_is(who, "version", group.version, str, "'1.0.0'")
+    check_is(who, "entity", group.entity, Entity, "Entity('card', keys={'card_id': pl.String})")
+    check_is(who, "owner", group.owner, str, "'payments-team'")
+    check_is(who, "description", group.description, str, "'What a card was used for.'")
+    for name, origin in group.inputs.items() if isinstance(group.source, Mapping) else [("source", group.source)]:
+        if not isinstance(origin, Source | FeatureGroup):
+            raise DefinitionError(f"{who}: {name} is {type(origin).__name__}, not a Source or FeatureGroup: give one")
+    example = "[Feature('amount', pl.col('amount'))]"
+    check_several(who, "features", group.features, Feature, example)
+    check_several(who, "derived", group.derived, Feature, example)
+    check_several(who, "prepare_by", group.prepare_by, str, "['card_id']")
+    check_several(who, "tags", group.tags, str, "['payments']")
+    if group.on_conflict not in ("last", "first"):
+        raise DefinitionError(f"{who}: on_conflict {group.on_conflict!r} is neither 'last' nor 'first'")
+
+
+def _check_expressions(group: FeatureGroup, who: str) -> None:
+    """A row of grain "event" is one source row; of the others many, of which an expression makes one value."""
+    for feature in group.features:
+        reason = not_elementwise(feature.expr)
+        if group.grain == "event" and reason is not None:
+            raise DefinitionError(
+                f"{who}: feature {feature.name!r} of grain 'event' must be element-wise: {reason}; "
+                f"or look at other rows in `prepare`, or choose grain 'entity' or 'window'"
+            )
+        if group.grain != "event" and reason is None and feature.expr.meta.root_names():
+            raise DefinitionError(
+                f"{who}: feature {feature.name!r} of grain {group.grain!r} gives a value for each source row: "
+                f"aggregate {str(feature.expr)!r}, like (...).mean() or (...).last()"
+            )
 
 
 def _check_times(group: FeatureGroup, who: str) -> int:
@@ -169,6 +221,8 @@ def _check_times(group: FeatureGroup, who: str) -> int:
     for name in ("every", "settle", "ttl", "retention", "sla"):
         if (text := getattr(group, name)) is not None:
             _positive(who, name, text)
+    if group.publish_delay is not None:
+        check_is(who, "publish_delay", group.publish_delay, str, "'15m'")
     try:
         delay = micros(group.delay)
     except Exception as error:

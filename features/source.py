@@ -8,6 +8,7 @@ from datetime import datetime
 
 import polars as pl
 
+from features.checks import check_dtypes, check_is, check_several
 from features.entity import DataType, check_name
 from features.errors import DefinitionError, InvalidInput
 from features.stored_types import cast_exactly, stored_dtype
@@ -47,6 +48,7 @@ class Source:
 
     def __post_init__(self) -> None:
         check_name("source", self.name)
+        self._check_kinds()
         if self.event_timestamp not in self.schema:
             raise DefinitionError(
                 f"source {self.name!r}: event_timestamp {self.event_timestamp!r} is not in its schema; "
@@ -59,8 +61,21 @@ class Source:
             if column in BOOKKEEPING:
                 raise DefinitionError(f"source {self.name!r}: column {column!r} is reserved; rename it")
             stored_dtype(f"source {self.name!r}", column, dtype)  # refuses what no table can hold
+        if self.schema[self.event_timestamp].base_type() not in (pl.Datetime, pl.Date):
+            raise DefinitionError(
+                f"source {self.name!r}: event_timestamp {self.event_timestamp!r} is "
+                f"{self.schema[self.event_timestamp]}, not a time: declare it as pl.Datetime"
+            )
         if self.live_since is not None:
             object.__setattr__(self, "live_since", as_utc(self.live_since))
+
+    def _check_kinds(self) -> None:
+        who = f"source {self.name!r}"
+        check_dtypes(who, "schema", self.schema)
+        check_is(who, "event_timestamp", self.event_timestamp, str, "'paid_at'")
+        check_is(who, "columns", self.columns, Mapping, "{'amount': 'What was paid, in euros.'}")
+        if self.keys is not None:
+            check_several(who, "keys", self.keys, str, "['card_id']")
 
     @property
     def dtypes(self) -> dict[str, DataType]:

@@ -57,7 +57,7 @@ def test_a_window_group_must_keep_rows_until_their_windows_empty():
     ("make", "message"),
     [
         (lambda: Feature("event_timestamp", pl.col("a")), "reserved"),
-        (lambda: Feature("a", 3), "expr is int"),
+        (lambda: Feature("a", 3), "expr is 3 .*not of type Expr"),
         (lambda: Feature("a", pl.col("a"), window="x"), "not a duration"),
         (lambda: Entity("card", keys={}), "has no keys"),
         (lambda: FeatureService("s", [], **ABOUT), "has no features"),
