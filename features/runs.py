@@ -24,6 +24,9 @@ Progress = Callable[[int, int], None]
 PUSH = "push"
 """The kind of plans that take pushed rows into the table."""
 
+COMPUTED = ("incremental", "backfill")
+"""The kinds of plans that compute rows by the code's definition."""
+
 Chunks = Callable[[int], pl.DataFrame]
 """The rows of a plan's chunk by its number, bookkeeping included."""
 
@@ -58,13 +61,20 @@ class Waiting(Protocol):
 class Runs:
     """Opens, does and closes the plans of groups; ``works`` says how by the kind of plan.
 
-    What is ``waiting`` is taken in before any other run, so that runs find it in the table.
+    What is ``waiting`` is taken in before any other run, so that runs find it in the table. ``check`` raises
+    where a group may not be computed now.
     """
 
     def __init__(
-        self, store: OfflineStore, clock: Clock, works: Mapping[str, Work], waiting: Waiting | None = None
+        self,
+        store: OfflineStore,
+        clock: Clock,
+        works: Mapping[str, Work],
+        waiting: Waiting | None = None,
+        check: Callable[[FeatureGroup], None] | None = None,
     ) -> None:
         self._store = store
+        self._check = check
         self._clock = clock
         self._works = dict(works)
         self._waiting = waiting
@@ -114,6 +124,9 @@ class Runs:
 
     def run(self, group: FeatureGroup, table: FeatureTable, plan: Plan, progress: Progress | None = None) -> Run:
         """Open a plan, do its chunks, close it."""
+        if self._check is not None and plan.kind in COMPUTED:
+            # After the plan got its number: a rollback that came in between has taken that number or is seen here.
+            self._check(group)
         try:
             table.open_plan(plan)
         except ConcurrentRun:
@@ -124,6 +137,10 @@ class Runs:
             return self.run(group, table, replace(plan, number=self.state(group, table).opened + 1), progress)
         rows = self._do(group, table, plan, progress)
         return Run(group.name, plan.number, rows, table.state().version)
+
+    def abandon(self, table: FeatureTable, plan: Plan) -> None:
+        """Close an open plan with what it wrote; what it was to take in is still to be taken in."""
+        table.close_plan(replace(plan, kind="abandoned"), {})
 
     def _do(self, group: FeatureGroup, table: FeatureTable, plan: Plan, progress: Progress | None) -> int:
         """The chunks of an open plan that are missing, then its close; how many rows were appended."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import date, datetime, timedelta
 from functools import partial
 from types import TracebackType
@@ -14,8 +14,8 @@ from typing import Any, Self
 import polars as pl
 
 from features.computation import Computation
-from features.description import describe_group, fingerprint
-from features.errors import DefinitionChanged, StorageError
+from features.definition_plan import DefinitionPlan
+from features.errors import StorageError
 from features.feature_group import FeatureGroup
 from features.feature_rows import DELETED, EVENT, PLAN, winners
 from features.feature_service import FeatureService
@@ -27,13 +27,16 @@ from features.online import OnlineResponse, OnlineRetrieval
 from features.point_in_time import History
 from features.push import Push, Pusher, RowCheck, check_ranges
 from features.registry import Registry
+from features.reinstatement import RELEASE, ROLLBACK, Reinstatement
 from features.reproduce import TrainingSets
 from features.retrieval import HistoricalRetrieval, Pins, TrainingSet, provenance
+from features.rollback import Reinstated, Rollbacks
 from features.runs import PUSH, Progress, Run, Runs, Work
 from features.source import BOOKKEEPING, EVENT_DATE, FILE_SHA256, INGESTED_AT, RECORD_OFFSET, Source
 from features.stores import OfflineStore, OnlineStore, PushLog, Tracker
 from features.sync import Syncer, SyncRun
 from features.times import TICK, UTC_US, Clock, as_utc, utc_now
+from features.versions import RegisteredModels, Versions
 
 
 def ingestion_stamp(offline: OfflineStore, source: str, now: datetime) -> datetime:
@@ -72,25 +75,28 @@ class FeatureStore:
         push_log: PushLog | None = None,
         row_check: RowCheck = check_ranges,
         fold_after: timedelta | None = timedelta(seconds=10),
+        models: RegisteredModels | None = None,
+        user: str = "unknown",
     ) -> None:
         self.registry = registry
         self.offline = offline
         self.online = online
         self._clock = clock
-        computation = Computation(offline)
+        self.versions = Versions(registry, offline, self.now, user, models)
+        computation, reinstatement = Computation(offline), Reinstatement()
         works: dict[str, Work] = {"incremental": computation, "backfill": computation}
+        works |= {ROLLBACK: reinstatement, RELEASE: reinstatement}
         self._pusher = folding = None
         if push_log is not None:
             self._pusher = Pusher(offline, online, push_log, self.now, row_check, fold_after)
             works[PUSH] = folding = Folding(offline, online.target, push_log, self._pusher, self.now)
-        self._runs = Runs(offline, self.now, works, folding)
+        self._runs = Runs(offline, self.now, works, folding, self.versions.check_held)
         self._materializer = Materializer(self._runs, computation, chunk_rows)
         self._syncer = Syncer(offline, online, self.now)
-        retrieval = partial(HistoricalRetrieval, offline=offline, code_version=code_version, pushes=folding)
-        self._historical = retrieval(registry, target=online.target)
-        self._training_sets = TrainingSets(registry, offline, retrieval, tracker, self.now)
-        self._online = OnlineRetrieval(registry, online)
-        self._applied: set[str] = set()
+        self._rollbacks = Rollbacks(registry, offline, self.versions, self._runs, self._syncer, chunk_rows)
+        self._retrieval = partial(HistoricalRetrieval, offline=offline, code_version=code_version, pushes=folding)
+        self._training_sets = TrainingSets(registry, offline, self._retrieval, tracker, self.now)
+        self._online = registry, OnlineRetrieval(registry, online)
 
     def now(self) -> datetime:
         """The clock's moment, in UTC."""
@@ -120,20 +126,23 @@ class FeatureStore:
         end: datetime | date | str,
         progress: Progress | None = None,
     ) -> Run:
-        """Backfill a half-open UTC interval [start, end) of event time."""
-        known = self._ready(group)
+        """Backfill a half-open UTC interval [start, end) of event time. Raises GroupHeld after a rollback."""
+        known = self.versions.computing(group)
         with _readable(known):
             return self._materializer.backfill(known, as_utc(start), as_utc(end), progress)
 
     def materialize_incremental(self, group: FeatureGroup | str, progress: Progress | None = None) -> Run:
-        """The live path: emit what new source commits and the passing of time made necessary."""
-        known = self._ready(group)
+        """The live path: emit what new source commits and the passing of time made necessary.
+
+        Raises GroupHeld after a rollback.
+        """
+        known = self.versions.computing(group)
         with _readable(known):
             return self._materializer.incremental(known, progress)
 
     def sync(self, group: FeatureGroup | str) -> SyncRun:
         """Publish what was materialized since the last sync to the online store."""
-        known = self._ready(group)
+        known = self.versions.writing(group)
         if self._pusher and known.online:
             self._pusher.deliver(known)
         with _readable(known):
@@ -149,7 +158,7 @@ class FeatureStore:
         the row check refuses them (then nothing is pushed), and StorageError where the online store cannot
         be reached: the rows are kept and go online later, and pushing them again does no harm.
         """
-        known = self._ready(group)
+        known = self.versions.computing(group, recent=True)
         if self._pusher is None:
             raise StorageError("this store has no push log: make it with infra.connect, or pass one")
         done = self._pusher.push(known, df, push_id)
@@ -160,7 +169,7 @@ class FeatureStore:
 
     def fold(self, group: FeatureGroup | str) -> Run:
         """Take what was pushed into the group's table, unless a run is at work on it; every run does so first."""
-        known = self._ready(group)
+        known = self.versions.writing(group)
         return self._runs.fold(known, self._runs.table(known))
 
     def get_historical_features(
@@ -178,9 +187,10 @@ class FeatureStore:
         ``history="as_served"`` counts only what was really published by then, "backfilled" also what
         a backfill could have known. Entity rows keep their order, number and own columns.
         """
-        names = dict.fromkeys(ref.group for ref in self.registry.resolve(features))
-        with _readable(*(self._ready(name) for name in names)):
-            return self._historical.get(
+        registry = self.versions.asked(features)
+        heads = dict.fromkeys(ref.head for ref in registry.resolve(features))
+        with _readable(*map(registry.group, heads)):
+            found = self._retrieval(registry, target=self.online.target).get(
                 entity_df,
                 features,
                 event_timestamp=event_timestamp,
@@ -189,6 +199,8 @@ class FeatureStore:
                 pins=pins,
                 now=self.now(),
             )
+        groups = {head: self.versions.stated(registry.group(head), f) for head, f in found.manifest["groups"].items()}
+        return replace(found, manifest={**found.manifest, "groups": groups})
 
     def log_training_set(self, training_set: TrainingSet, run_id: str | None = None) -> str:
         """Keep a training set with a run of the tracker (None: a new one), for ``reproduce``; the run's id."""
@@ -209,8 +221,14 @@ class FeatureStore:
         request: Mapping[str, Any] | None = None,
         full_feature_names: bool = False,
     ) -> OnlineResponse:
-        """The newest published features of some entities (a list of dicts or a frame of keys)."""
-        return self._online.get(
+        """The newest published features of some entities (a list of dicts or a frame of keys).
+
+        Definitions that another process applied, held or released are known at most five seconds later.
+        """
+        registry = self.versions.served(features)
+        if self._online[0] is not registry:
+            self._online = registry, OnlineRetrieval(registry, self.online)
+        return self._online[1].get(
             features, entity_rows, request=request, full_feature_names=full_feature_names, now=self.now()
         )
 
@@ -218,7 +236,7 @@ class FeatureStore:
         self, group: FeatureGroup | str, start: datetime | None = None, end: datetime | None = None
     ) -> pl.LazyFrame:
         """The rows that stand in the offline store, one per entity and event time in [start, end)."""
-        known = self._ready(group)
+        known = self.versions.reading(group)
         table = self._runs.table(known)
         state = table.state()
         start, end = (None if moment is None else as_utc(moment) for moment in (start, end))
@@ -230,9 +248,31 @@ class FeatureStore:
 
     def provenance(self, group: FeatureGroup | str) -> dict[str, Any]:
         """What a manifest says of a group as it stands: version, fingerprint, table version, sources."""
-        known = self._ready(group)
+        known = self.versions.reading(group)
         table = self._runs.table(known)
-        return provenance(known, table, table.state())
+        return self.versions.stated(known, provenance(known, table, table.state()))
+
+    def plan(self) -> DefinitionPlan:
+        """What applying the code's definitions would change, for whom, and whether their versions say so."""
+        return self.versions.plan()
+
+    def apply(self) -> DefinitionPlan:
+        """Record the code's definitions as applied; see ``features.versions.Versions.apply`` for what it refuses."""
+        return self.versions.apply()
+
+    def rollback(self, group: str, version: str, progress: Progress | None = None) -> Reinstated:
+        """Take a group back to an applied version, definition, offline answers and online values together.
+
+        What its entities were answered when that version last wrote is appended and published, and the
+        group is held: it is not computed, and not changed by ``apply``, until ``release``. Going back to
+        another major makes the group's bare name mean that one. A rollback that was killed is finished by
+        calling it again. Raises InvalidInput where there is nothing to go back to.
+        """
+        return self._rollbacks.rollback(group, version, progress)
+
+    def release(self, group: str, progress: Progress | None = None) -> Reinstated:
+        """Undo a rollback: append and publish what was answered before it, and let runs go on from there."""
+        return self._rollbacks.release(group, progress)
 
     def lineage(self, ref: str) -> Lineage:
         """What is above and below a source, group, service or model, or one column or feature of it.
@@ -254,26 +294,3 @@ class FeatureStore:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def _ready(self, group: FeatureGroup | str) -> FeatureGroup:
-        """The registered group, its definition recorded at first use.
-
-        Raises DefinitionChanged where the same version was applied with another definition.
-        """
-        known = self.registry.group(group)
-        if known.name in self._applied:
-            return known
-        applied = self.offline.definitions()
-        same = applied.filter((pl.col("name") == known.name) & (pl.col("version") == known.version))
-        mark = fingerprint(known)
-        if same.is_empty():
-            row = {"name": known.name, "version": known.version, "fingerprint": mark, "applied_at": self.now()}
-            frame = pl.DataFrame([row | {"definition": json.dumps(describe_group(known))}])
-            self.offline.record_definition(frame.cast({"applied_at": UTC_US}))
-        elif mark not in same["fingerprint"]:
-            raise DefinitionChanged(
-                f"feature group {known.name!r} differs from what was applied as {known.version}: "
-                f"raise its version (minor for added features, major for anything else)"
-            )
-        self._applied.add(known.name)
-        return known

@@ -7,9 +7,9 @@ applied raises until ``apply``, which refuses what breaks consumers under the sa
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from datetime import datetime, timedelta
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any, Protocol
 
 import polars as pl
 
@@ -22,7 +22,7 @@ from features.model import ModelSpec
 from features.registry import Registry, Requirement
 from features.standing import Hold, Standing
 from features.stores import ModelVersion, OfflineStore
-from features.times import UTC_US, Clock
+from features.times import EPOCH, UTC_US, Clock
 
 _SERVING_AGE = timedelta(seconds=5)
 """How long online reads may go by what they know: asking the logs costs more than the read."""
@@ -47,15 +47,15 @@ class Versions:
         self._user = user
         self._models = models
         self._known: tuple[pl.DataFrame, pl.DataFrame, Standing, Registry] | None = None
-        self._asked_at: datetime | None = None
+        self._asked_at = EPOCH
 
-    def standing(self) -> Standing:
-        """What is applied and held now."""
-        return self._refreshed()[2]
+    def standing(self, age: timedelta = timedelta(0)) -> Standing:
+        """What is applied and held now, or was at most ``age`` ago."""
+        return self._refreshed(age)[2]
 
-    def current(self) -> Registry:
+    def current(self, age: timedelta = timedelta(0)) -> Registry:
         """The definitions, where bare names mean what they do now: the newest applied major, or the held one."""
-        return self._refreshed()[3]
+        return self._refreshed(age)[3]
 
     def plan(self) -> DefinitionPlan:
         """What ``apply`` would record; nothing is written."""
@@ -78,15 +78,15 @@ class Versions:
         self._record([self._registry.group(p.group) for p in plan.groups if p.recorded], standing)
         return plan
 
-    def reading(self, group: FeatureGroup | str) -> FeatureGroup:
+    def reading(self, group: FeatureGroup | str, age: timedelta = timedelta(0)) -> FeatureGroup:
         """The group as the code defines it, once it is certain that this definition was applied.
 
         Raises DefinitionChanged where it was not, or another one was under the same version.
         """
-        known = self.current().group(group)
-        if not self.standing().versions(known.name):
+        known = self.current(age).group(group)
+        if not self.standing(age).versions(known.name):
             self._record(self._registry.majors(known.name), self.standing())
-        applied = self.standing().find(known.name, known.version)
+        applied = self.standing(age).find(known.name, known.version)
         if applied is None:
             there = [found.version for found in self.standing().versions(known.name)]
             raise DefinitionChanged(
@@ -100,13 +100,13 @@ class Versions:
             )
         return known
 
-    def writing(self, group: FeatureGroup | str) -> FeatureGroup:
+    def writing(self, group: FeatureGroup | str, age: timedelta = timedelta(0)) -> FeatureGroup:
         """The group, once it is certain that its definition is the newest applied one of its major.
 
         Raises DefinitionChanged where it is not.
         """
-        known = self.reading(group)
-        newest = self.standing().newest(known)
+        known = self.reading(group, age)
+        newest = self.standing(age).newest(known)
         if newest is not None and newest.version != known.version:
             raise DefinitionChanged(
                 f"feature group {known.name!r}: {newest.version} is applied, the code defines {known.version}: "
@@ -114,9 +114,19 @@ class Versions:
             )
         return known
 
-    def check_held(self, group: FeatureGroup) -> None:
+    def computing(self, group: FeatureGroup | str, *, recent: bool = False) -> FeatureGroup:
+        """The group, once it is certain that it may be computed or pushed to; ``recent``: by what was known lately.
+
+        Raises what ``writing`` does, and GroupHeld where a rollback holds the group.
+        """
+        age = _SERVING_AGE if recent else timedelta(0)
+        known = self.writing(group, age)
+        self.check_held(known, age)
+        return known
+
+    def check_held(self, group: FeatureGroup, age: timedelta = timedelta(0)) -> None:
         """Raise GroupHeld where a rollback holds the group, so that no run may write it."""
-        hold = self.standing().holds.get(group.name)
+        hold = self.standing(age).holds.get(group.name)
         if hold is not None and hold.stops(group):
             raise GroupHeld(f"feature group {self._registry.name_of(group)!r} is {hold}: release it to go on")
 
@@ -141,12 +151,14 @@ class Versions:
 
     def served(self, features: FeatureService | Sequence[str]) -> Registry:
         """The definitions by which features are read online: like ``asked``, of the last seconds, applying nothing."""
-        now = self._clock()
-        if self._known is None or self._asked_at is None or not timedelta(0) <= now - self._asked_at < _SERVING_AGE:
-            self._refreshed()
-            self._asked_at = now
-        assert self._known is not None  # refreshed now or before
-        return self._checked(features, *self._known[2:])
+        return self._checked(features, *self._refreshed(_SERVING_AGE)[2:])
+
+    def stated(self, group: FeatureGroup, facts: Mapping[str, Any]) -> dict[str, Any]:
+        """What a manifest says of a group ("version", "fingerprint", ...): of the version it is held at, if it is."""
+        hold, served = self.standing().holds.get(group.name), self.standing().served(group)
+        if hold is None or hold.major != group.major or served is None:
+            return dict(facts)
+        return {**facts, "version": served.version, "fingerprint": served.fingerprint}
 
     def require(self, consumer: ModelSpec | FeatureService) -> None:
         """Raise IncompatibleFeatureVersion where less is applied, or held, than a model or service requires."""
@@ -224,6 +236,7 @@ class Versions:
                 "applied_by": self._user,
             }
             frame = pl.DataFrame([row], schema_overrides={"applied_at": UTC_US})
+            self._known = None
             if self._offline.record_definition(frame, numbers[group.name]):
                 continue
             faster = self.standing().find(group.name, group.version)
@@ -232,7 +245,12 @@ class Versions:
                     f"feature group {group.name!r}: another process applied another definition first: plan again"
                 )
 
-    def _refreshed(self) -> tuple[pl.DataFrame, pl.DataFrame, Standing, Registry]:
+    def _refreshed(self, age: timedelta = timedelta(0)) -> tuple[pl.DataFrame, pl.DataFrame, Standing, Registry]:
+        """What the logs hold, not older than ``age``: both logs, where they stand, and what names mean."""
+        now = self._clock()
+        if self._known is not None and timedelta(0) <= now - self._asked_at < age:
+            return self._known
+        self._asked_at = now
         definitions, holds = self._offline.definitions(), self._offline.holds()
         known = self._known
         if known is None or known[0] is not definitions or known[1] is not holds:

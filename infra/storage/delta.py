@@ -19,6 +19,7 @@ from features.times import UTC_US, from_micros, to_micros
 from infra.storage.delta_features import DeltaFeatureTable
 from infra.storage.delta_files import tables_below
 from infra.storage.delta_io import Table, translated
+from infra.storage.delta_tiles import DeltaTileTable
 
 PUBLISH_LOG = "publish_log"
 _PUBLISH_COLUMNS: dict[str, DataType] = {
@@ -37,6 +38,17 @@ _DEFINITION_COLUMNS: dict[str, DataType] = {
     "fingerprint": pl.String(),
     "definition": pl.String(),
     "applied_at": UTC_US,
+    "applied_by": pl.String(),
+}
+
+HOLDS = "registry/holds"
+_HOLD_COLUMNS: dict[str, DataType] = {
+    "name": pl.String(),
+    "number": pl.Int64(),
+    "version": pl.String(),
+    "frozen": pl.Boolean(),
+    "at": UTC_US,
+    "by": pl.String(),
 }
 
 
@@ -51,6 +63,7 @@ class DeltaLake:
         self.root = str(root).rstrip("/")
         self._options = dict(storage_options or {})
         self._tables: dict[str, Table] = {}
+        self._small_logs: dict[str, tuple[int, pl.DataFrame]] = {}
 
     def table(self, path: str) -> Table:
         """The table at a path under the root, existing or not yet."""
@@ -102,6 +115,10 @@ class DeltaLake:
         """A source's rows, bookkeeping included, at a version; None while there is no table."""
         return self.table(f"bronze/{name}").scan(version, since, until)
 
+    def source_days(self, name: str, version: int) -> pl.DataFrame:
+        """About how many rows each event date of a source has: event_date, rows; sorted."""
+        return self.table(f"bronze/{name}").days(version)
+
     def source_changes(self, name: str, after: int | None, through: int, columns: Sequence[str]) -> pl.DataFrame:
         """The distinct values of columns in rows that commits (after, through] added or deleted."""
         return self.table(f"bronze/{name}").changes(after, through, columns)
@@ -113,6 +130,10 @@ class DeltaLake:
     def has_feature_table(self, table_id: str) -> bool:
         """Whether the group's major was ever materialized."""
         return self.table(f"features/{table_id}").version() is not None
+
+    def tile_table(self, table_id: str, layout: str, columns: Mapping[str, DataType]) -> DeltaTileTable:
+        """The tiles of a group's major in a layout, created when needed."""
+        return DeltaTileTable(self.table(f"tiles/{table_id}/{layout}"), columns)
 
     def publications(self, table_id: str, version: int | None = None) -> pl.DataFrame:
         """The publish log of a group: target, after, plan, published_at."""
@@ -126,14 +147,38 @@ class DeltaLake:
         self.append_log(PUBLISH_LOG, entries.select(list(_PUBLISH_COLUMNS)), app_id=app_id, number=number)
 
     def definitions(self) -> pl.DataFrame:
-        """Every applied group definition: name, version, fingerprint, definition (JSON), applied_at."""
-        frame = self.scan_log(DEFINITIONS)
-        return pl.DataFrame(schema=_DEFINITION_COLUMNS) if frame is None else frame.collect()
+        """Every applied group definition: name, version, fingerprint, definition (JSON), applied_at, applied_by."""
+        return self._small_log(DEFINITIONS, _DEFINITION_COLUMNS)
 
-    def record_definition(self, row: pl.DataFrame) -> None:
-        """Append an applied definition (one row), once per name and version."""
-        app_id = f"definition:{row['name'].item()}:{row['version'].item()}"
-        self.append_log(DEFINITIONS, row.select(list(_DEFINITION_COLUMNS)), app_id=app_id, number=1)
+    def record_definition(self, row: pl.DataFrame, number: int) -> bool:
+        """Append a group's definition (one row) as its ``number``-th; False if another was faster."""
+        app_id = f"definition:{row['name'].item()}"
+        return (
+            self.append_log(DEFINITIONS, row.select(list(_DEFINITION_COLUMNS)), app_id=app_id, number=number)
+            is not None
+        )
+
+    def holds(self) -> pl.DataFrame:
+        """Every hold and release of a group: name, number, version (null: released), frozen, at, by."""
+        return self._small_log(HOLDS, _HOLD_COLUMNS)
+
+    def record_hold(self, row: pl.DataFrame) -> bool:
+        """Append a hold or release (one row) under the group's ``number``; False if another was faster."""
+        app_id, number = f"hold:{row['name'].item()}", row["number"].item()
+        return self.append_log(HOLDS, row.select(list(_HOLD_COLUMNS)), app_id=app_id, number=number) is not None
+
+    def _small_log(self, path: str, columns: Mapping[str, DataType]) -> pl.DataFrame:
+        """A plain log whole; read again only when it has grown, since every call of a store asks for it."""
+        version = self.table(path).version()
+        if version is None:
+            return pl.DataFrame(schema=columns)
+        known = self._small_logs.get(path)
+        if known is None or known[0] != version:
+            frame = self.table(path).scan(version)
+            assert frame is not None  # it has a version
+            lacking = [pl.lit(None, dtype).alias(c) for c, dtype in columns.items() if c not in frame.collect_schema()]
+            known = self._small_logs[path] = (version, frame.with_columns(lacking).select(list(columns)).collect())
+        return known[1]
 
     def publish_log_version(self) -> int | None:
         """The newest version of the publish log."""

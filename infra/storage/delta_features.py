@@ -19,6 +19,8 @@ from infra.storage.delta_io import Table, translated
 
 _PLAN = "featurefab.plan"
 _CURSOR = "cursor:"
+_MARKED = {"version", "held", "released"}
+"""The details by which a closed plan is found again."""
 _FOLDED = "folded:"
 
 
@@ -84,6 +86,12 @@ class DeltaFeatureTable:
         dated = rows.with_columns(pl.col("event_timestamp").dt.date().alias(EVENT_DATE)).select(list(self._columns))
         return self._table.append_once(dated, f"chunk:{chunk}", plan.number) is not None
 
+    def newest_plan(self, detail: str, value: object) -> int:
+        """The newest closed plan whose details say so ("version", "held" or "released"); 0 for none."""
+        assert detail in _MARKED
+        self._table.handle()
+        return max(self._table.reached(f"{detail}:{value}"), 0)
+
     def has_chunk(self, plan: Plan, chunk: int) -> bool:
         """Whether a chunk of the plan was committed."""
         return self._table.took(f"chunk:{chunk}", plan.number)
@@ -95,6 +103,8 @@ class DeltaFeatureTable:
             marks["through"] = to_micros(plan.stamp)
         if "epoch" in plan.details:
             marks["epoch"] = plan.details["epoch"]
+        for kind in _MARKED & plan.details.keys():
+            marks[f"{kind}:{plan.details[kind]}"] = plan.number
         if "log" in plan.details:
             marks[_FOLDED + plan.details["log"]] = plan.details["through"]
         self._table.append_once(self._empty(), "done", plan.number, marks=marks)

@@ -102,14 +102,13 @@ def test_nothing_is_committed_where_no_row_is_to_be_deleted(tmp_path):
 
 def test_definitions_recorded_at_once_are_all_kept(tmp_path):
     lakes = [DeltaLake(tmp_path) for _ in range(4)]
-    rows = [
-        pl.DataFrame([{"name": f"g{i}", "version": "1.0.0", "fingerprint": "f", "definition": "{}", "applied_at": T0}])
-        for i in range(4)
-    ]
+    fields = {"version": "1.0.0", "fingerprint": "f", "definition": "{}", "applied_at": T0, "applied_by": "me"}
+    rows = [pl.DataFrame([{"name": f"g{i}", **fields}]) for i in range(4)]
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda lake, row: lake.record_definition(row), lakes, rows))
-    lakes[0].record_definition(rows[0])
-    assert sorted(lakes[1].definitions()["name"]) == ["g0", "g1", "g2", "g3"]
+        assert all(pool.map(lambda lake, row: lake.record_definition(row, 1), lakes, rows))
+    assert not lakes[0].record_definition(rows[0], 1)
+    assert lakes[0].record_definition(rows[0], 2)
+    assert sorted(lakes[1].definitions()["name"]) == ["g0", "g0", "g1", "g2", "g3"]
 
 
 @pytest.mark.parametrize("name", ["a b", "ü", "a#b", "a?b", "a{b}", "plain"])
