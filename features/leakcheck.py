@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 import polars as pl
 
 from features.computation import Computation
-from features.compute import first_time, prepared, scope_columns
+from features.compute import first_time, scope_columns
 from features.errors import InvalidInput
 from features.feature_group import FeatureGroup
 from features.feature_rows import EVENT
@@ -45,7 +45,7 @@ class FeatureCheck:
 
 @dataclass(frozen=True)
 class LeakReport:
-    """What the leak check of one group found; ``rows`` are all that the group has now."""
+    """What the leak check of one group found; ``rows`` are those that it has up to the last arrival."""
 
     group: str
     moments: Sequence[datetime]
@@ -78,7 +78,7 @@ def leakcheck(
     group = registry.group(name)
     inputs = Computation(offline).inputs(group)
     full = _rewind(group, inputs, now, entities)
-    present = full.rows(now)
+    present = full.rows(now, last=full.last_arrival())
     wait = _wait(registry, group)
     late = any(item.arrives_late for item in inputs.values())
     chosen = _moments(full, present, wait, moments)
@@ -117,17 +117,21 @@ def _rewind(group: FeatureGroup, inputs: Mapping[str, Input], now: datetime, ent
         if by:
             there = first.scan(versions[first.name], now).select(by).unique().sort(by).collect()
             scope = there.gather_every(-(-max(there.height, 1) // entities))
-    held = {name: item.scan(versions[name], now, scope=scope).collect() for name, item in inputs.items()}
+    held = {}
+    for name, item in inputs.items():
+        # Windows tell for each boundary what was known at it, so they look at replaced rows too.
+        past = item.arrives_late and group.grain == "window"
+        held[name] = item.scan(versions[name], now, scope=scope, superseded=past).collect()
     return Rewind(group, {name: item.time for name, item in inputs.items()}, held)
 
 
 def _moments(full: Rewind, present: pl.DataFrame, wait: timedelta, count: int) -> list[datetime]:
     """Moments at which a row could first be served, or a raw row arrives, while others were still to come."""
-    arrivals = full.arrivals()
-    if arrivals.is_empty():
+    last = full.last_arrival()
+    if last is None:
         return []
-    told = pl.concat([full.event_times() + wait, present[EVENT] + wait, arrivals.rename(EVENT)]).unique().sort()
-    found = told.filter(told < arrivals.max()).to_list()
+    told = pl.concat([full.event_times() + wait, present[EVENT] + wait, full.arrivals().rename(EVENT)])
+    found = told.filter(told < last).unique().sort().to_list()
     places = {int(len(found) * ((number + 0.5) * _GOLDEN % 1)) for number in range(count)}
     return [found[place] for place in sorted(places)] if found else []
 
@@ -144,16 +148,4 @@ def _at(full: Rewind, present: pl.DataFrame, moment: datetime, wait: timedelta, 
     if not arrived:
         return differences(full.group, present.filter(visible), before.filter(visible))
     claimed = present.filter(visible & (pl.col(ARRIVAL) <= moment))
-    if full.group.grain == "window" and full.group.prepare_by:
-        claimed = claimed.join(_delayed(full, moment), on=full.group.keys, how="anti")
     return differences(full.group, claimed, before.join(claimed, on=[*full.group.keys, EVENT], how="semi"))
-
-
-def _delayed(full: Rewind, moment: datetime) -> pl.DataFrame:
-    """The entities whose windows changed legitimately: a row came late into a key group of theirs.
-
-    What ``prepare`` made of the group's other rows then counts as known no earlier than the late one, so
-    they leave boundaries at which they stood before.
-    """
-    rows = prepared(full.group, full.frames(moment))
-    return rows.filter(pl.col(ARRIVAL) > moment).select(full.group.keys).unique().collect()

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import cast
 
 import polars as pl
 
-from features.compute import Frames, Interval, compute, stored_schema
+from features.compute import Frames, compute, stored_schema
 from features.feature_group import FeatureGroup
 from features.feature_rows import EVENT, differs
 from features.inputs import ARRIVAL, within
+from features.intervals import Interval
 from features.times import EPOCH as BEGINNING
-from features.times import TICK
+from features.times import TICK, duration
 
 _HERE = "_here"
 _THERE = "_there"
@@ -35,9 +37,13 @@ class Rewind:
             found[name] = rows.lazy().filter(known & (pl.col(ARRIVAL) <= until) if arrived else known)
         return found
 
-    def rows(self, until: datetime, *, arrived: bool = False) -> pl.DataFrame:
-        """What the group makes of the rows until a moment, emitted until that moment."""
-        return compute(self.group, self.frames(until, arrived=arrived), Interval(BEGINNING, until + TICK, until))
+    def rows(self, until: datetime, *, last: datetime | None = None, arrived: bool = False) -> pl.DataFrame:
+        """What the group makes of the rows until a moment; its rows up to ``last`` (None: that moment)."""
+        events = self.event_times()
+        # From the first boundary that can have a row: some groups are computed boundary by boundary.
+        start = BEGINNING if events.is_empty() else cast("datetime", events[0]) - duration(self.group.every or "0s")
+        interval = Interval(start, min(until, last or until) + TICK, until)
+        return compute(self.group, self.frames(until, arrived=arrived), interval)
 
     def only(self, scope: pl.DataFrame) -> Rewind:
         """The same with the raw rows of a scope, in the inputs that have its columns."""
@@ -54,6 +60,10 @@ class Rewind:
     def arrivals(self) -> pl.Series:
         """The moments at which rows of any input arrived, each once, in order."""
         return pl.concat([rows[ARRIVAL] for rows in self.held.values()]).unique().sort()
+
+    def last_arrival(self) -> datetime | None:
+        """The newest of these; None without a row."""
+        return cast("datetime | None", self.arrivals().max())
 
 
 def then(feature: str) -> str:

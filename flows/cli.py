@@ -260,6 +260,25 @@ def describe(
 
 
 @app.command()
+def lineage(
+    ref: Annotated[str, typer.Argument(help="A source, group, service or model; source:column, group:feature.")],
+    svg: Annotated[Optional[Path], typer.Option(help="Draw it as SVG into this file.")] = None,  # noqa: UP045
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Show what a column, feature, service or model is made of and what it enters."""
+    from flows.console import clear_errors
+    from flows.lineage_view import show_lineage
+    from infra.lineage import platform_lineage
+    from infra.wiring import open_platform
+
+    with clear_errors(), open_platform(home=home) as platform:
+        found = platform_lineage(platform, ref)
+    with clear_errors():
+        show_lineage(found, svg, json=json)
+
+
+@app.command()
 def audit(
     model: Annotated[str, typer.Argument(help="A registered model.")],
     version: Annotated[Optional[str], typer.Option(help="Its version (default: the champion).")] = None,  # noqa: UP045
@@ -317,6 +336,30 @@ def maintain(
     with clear_errors(), open_platform(home=home) as platform:
         rows = [asdict(done) for done in look_after(platform, dry_run=dry_run)]
     print_json(rows) if json else print_table("would be maintained" if dry_run else "maintained", rows)
+
+
+@app.command()
+def leakcheck(
+    groups: Groups = None,
+    moments: Annotated[int, typer.Option(help="How many past moments to try.")] = 10,
+    entities: Annotated[int, typer.Option(help="Look at so many key groups and their rows; 0 for all.")] = 100,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Recompute groups on inputs cut off at past moments: no value visible then may change."""
+    from features.leakcheck import leakcheck as check
+    from flows.console import clear_errors, progress_bar
+    from flows.views import show_leaks
+    from infra.wiring import open_platform
+
+    with clear_errors(), open_platform(home=home) as platform, progress_bar("leakcheck") as progress:
+        store, names, reports = platform.store, _chosen(platform.store.registry, groups), []
+        for number, name in enumerate(names, 1):
+            options = {"now": store.now(), "moments": moments, "entities": entities or None}
+            reports.append(check(store.registry, store.offline, name, **options))
+            progress(number, len(names))
+    if show_leaks(reports, json=json):
+        raise typer.Exit(1)
 
 
 @app.command()

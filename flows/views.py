@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
+from features.leakcheck import LeakReport
 from features.retrieval import TrainingSet
 from flows.console import print_json, print_table
 
@@ -29,3 +32,36 @@ def show_reproduced(run_id: str, found: TrainingSet, output: Path | None, *, jso
         return
     print_table("reproduced", [{"": name.replace("_", " "), " ": value} for name, value in facts.items()])
     print_table("read from", groups)
+
+
+def show_leaks(reports: Sequence[LeakReport], *, json: bool) -> bool:
+    """What the leak check found: a line a group, or a feature of the only group; whether there is a leak."""
+    leaks = [{"group": report.group, **asdict(leak)} for report in reports for leak in report.leaks]
+    if json:
+        print_json([asdict(report) for report in reports])
+        return bool(leaks)
+    if len(reports) == 1:
+        (report,) = reports
+        lines = [
+            {"feature": f.feature, "compared": f.compared, "changed": f.changed, "verdict": "LEAK" if f.leak else "ok"}
+            for f in report.features
+        ]
+        print_table(f"{report.group} at {len(report.moments)} moments", lines)
+    else:
+        print_table("leak check", [_of_group(report) for report in reports])
+    for leak in leaks:
+        print_table(f"{leak.pop('group')}:{leak.pop('feature')}", [{"": k, " ": v} for k, v in leak.items()])
+    return bool(leaks)
+
+
+def _of_group(report: LeakReport) -> dict[str, str | int]:
+    compared = sum(f.compared for f in report.features)
+    return {
+        "group": report.group,
+        "features": len(report.features),
+        "rows": report.rows,
+        "moments": len(report.moments),
+        "compared": compared,
+        "changed": sum(f.changed for f in report.features),
+        "verdict": "LEAK" if report.leaks else "ok" if compared else "nothing to compare",
+    }
