@@ -226,4 +226,5 @@ def total(unit: int) -> Unary:
 
 def total_fraction(unit: int) -> Unary:
     """A duration in units of so many microseconds, as a float."""
-    return lambda span: (span // _MICROSECOND) / unit
+    inverse = 1.0 / unit  # as Polars does
+    return lambda span: (span // _MICROSECOND) * inverse
