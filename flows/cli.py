@@ -354,9 +354,9 @@ def leakcheck(
 
     with clear_errors(), open_platform(home=home) as platform, progress_bar("leakcheck") as progress:
         store, names, reports = platform.store, _chosen(platform.store.registry, groups), []
+        parts, now, scope = (store.registry, store.offline), store.now(), entities or None
         for number, name in enumerate(names, 1):
-            options = {"now": store.now(), "moments": moments, "entities": entities or None}
-            reports.append(check(store.registry, store.offline, name, **options))
+            reports.append(check(*parts, name, now=now, moments=moments, entities=scope))
             progress(number, len(names))
     if show_leaks(reports, json=json):
         raise typer.Exit(1)
