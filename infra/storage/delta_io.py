@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from urllib.parse import unquote
 
 import polars as pl
-from deltalake import CommitProperties, DeltaTable, Schema, Transaction, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Schema, Transaction, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from features.entity import DataType
@@ -26,6 +26,10 @@ TABLE_PROPERTIES = {
     "delta.deletedFileRetentionDuration": "interval 3650 days",
 }
 
+ROW_GROUP = 32_768
+"""Rows in a row group: whoever looks for one entity reads only row groups whose statistics admit its keys."""
+
+_WRITTEN = WriterProperties(compression="SNAPPY", max_row_group_size=ROW_GROUP)
 
 RACES = 100
 """How often a commit is tried again after another writer's came in between; each loss is another's progress."""
@@ -84,6 +88,7 @@ class Table:
         self.uri = uri
         self.options = dict(storage_options or {})
         self._handle: DeltaTable | None = None
+        self._past: DeltaTable | None = None
         self._lock = threading.RLock()
 
     def handle(self) -> DeltaTable | None:
@@ -132,7 +137,13 @@ class Table:
                 custom_metadata=dict(metadata or {}),
                 app_transactions=[Transaction(app, n) for app, n in {app_id: number, **raised}.items()],
             )
-            write_deltalake(handle, _widened(rows, handle), mode="append", commit_properties=properties)
+            write_deltalake(
+                handle,
+                _widened(rows, handle),
+                mode="append",
+                commit_properties=properties,
+                writer_properties=_WRITTEN,
+            )
             return handle.version()
 
         return self._racing(step)
@@ -222,8 +233,11 @@ class Table:
         return -1 if number is None else number
 
     def _at(self, version: int) -> DeltaTable:
-        with translated(self.uri):
-            return self._open(version)
+        """A handle that stays at a version; the last one asked for is kept, for it is asked for again."""
+        with self._lock, translated(self.uri):
+            if self._past is None or self._past.version() != version:
+                self._past = self._open(version)
+            return self._past
 
     def _open(self, version: int | None = None) -> DeltaTable:
         kind = DeltaTable if "://" in self.uri else _LocalTable
@@ -232,12 +246,15 @@ class Table:
     def scan(
         self, version: int | None = None, since: date | None = None, until: date | None = None
     ) -> pl.LazyFrame | None:
-        """The rows at a version, event dates in [since, until]; None while the table does not exist."""
+        """The rows at a version, event dates in [since, until]; None while the table does not exist.
+
+        With a version every collection reads the same files in the same order; without one, the newest.
+        """
         handle = self.handle()
         if handle is None:
             return None
-        if version is not None and version != handle.version():
-            handle = self._at(version)
+        if version is not None:
+            handle = self._at(version)  # not the newest handle, which moves on with the table
         with translated(self.uri):
             frame = pl.scan_delta(handle)
         if since is not None:
@@ -245,6 +262,18 @@ class Table:
         if until is not None:
             frame = frame.filter(pl.col(EVENT_DATE) <= until)
         return frame
+
+    def days(self, version: int | None = None) -> pl.DataFrame:
+        """The rows that files hold of each event date, from the log alone: event_date, rows; sorted."""
+        handle = self.handle()
+        if handle is not None and version not in (None, handle.version()):
+            handle = self._at(version or 0)
+        if handle is None:
+            return pl.DataFrame(schema={EVENT_DATE: pl.Date(), "rows": pl.Int64()})
+        with translated(self.uri):
+            files = pl.DataFrame(handle.get_add_actions(flatten=True))
+        rows = files.select(pl.col(f"partition.{EVENT_DATE}").alias(EVENT_DATE), pl.col("num_records").alias("rows"))
+        return rows.group_by(EVENT_DATE).agg(pl.col("rows").sum()).sort(EVENT_DATE)
 
     def changes(self, after: int | None, through: int, columns: Sequence[str]) -> pl.DataFrame:
         """The distinct values of columns in rows that commits (after, through] added or deleted."""

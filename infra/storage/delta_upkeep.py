@@ -14,13 +14,10 @@ from deltalake import DeltaTable, WriterProperties
 
 from features.errors import StorageError
 from infra.storage.delta_files import files_below
-from infra.storage.delta_io import Table, translated
+from infra.storage.delta_io import ROW_GROUP, Table, translated
 
 SMALL_FILE = 50_000_000
 """Bytes below which a file counts as small; delta-rs writes files of 100 MB."""
-
-_ROW_GROUP = 131_072
-"""Rows a row group: its statistics decide whether a reader who looks for one entity has to read it."""
 
 _SAFE_HOURS = 24
 """A file that no commit names may be one that a writer is about to commit; not after so many hours."""
@@ -48,7 +45,7 @@ def merge_small_files(table: Table, keys: Sequence[str], *, dry_run: bool = Fals
         if not count or dry_run:
             return count
         partitions = [(c, "in", crowded[c].unique().to_list()) for c in crowded.columns if c != "files"]
-        written = WriterProperties(compression="ZSTD", max_row_group_size=_ROW_GROUP)
+        written = WriterProperties(compression="ZSTD", max_row_group_size=ROW_GROUP)
         known = {field.name for field in handle.schema().fields}
         if keys and set(keys) <= known:
             handle.optimize.z_order(keys, partition_filters=partitions or None, writer_properties=written)
