@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 
 import polars as pl
 
-from features.compute import Interval, first_time, scope_columns, stored_schema
+from features.compute import first_time, scope_columns, stored_schema
 from features.feature_group import FeatureGroup
 from features.feature_rows import AS_IF, CREATED, DELETED, EPOCH, EVENT, PLAN, differs, winners
 from features.inputs import ARRIVAL
+from features.intervals import Interval
 from features.source import EVENT_DATE
 from features.stores import FeatureTable, Plan
 from features.times import EPOCH as BEGINNING
@@ -37,7 +39,9 @@ def existing(group: FeatureGroup, table: FeatureTable, interval: Interval, scope
     return newest.join(live, on=key, how="left").collect()
 
 
-def gone(group: FeatureGroup, frames: dict[str, pl.LazyFrame], fresh: pl.DataFrame, old: pl.DataFrame) -> pl.DataFrame:
+def gone(
+    group: FeatureGroup, frames: Mapping[str, pl.LazyFrame], fresh: pl.DataFrame, old: pl.DataFrame
+) -> pl.DataFrame:
     """The standing rows whose key a recompute no longer yields.
 
     Earlier states of the entity grain stay as long as a raw row of their entity is left.

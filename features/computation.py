@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from functools import partial
 
 import polars as pl
 
 from features.changes import changes, existing, gone, no_rows, standing, stored
-from features.compute import Interval, compute, first_time, input_dtypes, scope_columns
+from features.compute import compute, first_time, input_dtypes, scope_columns
 from features.feature_group import FeatureGroup
 from features.inputs import Input
+from features.intervals import Interval
 from features.runs import Chunks
 from features.stores import FeatureTable, OfflineStore, Plan
+from features.tiling import Tiling
 from features.times import EPOCH as BEGINNING
 from features.times import TICK, duration, from_micros, micros, to_micros
+from features.window_computation import Computed, WindowComputation
+
+CHUNK_ROWS = 5_000_000
+"""About how many raw rows a run holds at a time."""
 
 
 class Computation:
     """Implements features.runs.Work for the kinds "incremental" and "backfill"."""
 
-    def __init__(self, store: OfflineStore) -> None:
+    def __init__(self, store: OfflineStore, chunk_rows: int = CHUNK_ROWS) -> None:
         self._store = store
+        self._windows = WindowComputation(Tiling(store, chunk_rows))
 
     def inputs(self, group: FeatureGroup) -> dict[str, Input]:
         """The group's inputs by the name that ``prepare`` knows them by."""
@@ -30,13 +36,26 @@ class Computation:
     def start(self, group: FeatureGroup, table: FeatureTable, plan: Plan) -> Chunks:
         """What a plan appends: per chunk what changed against the table, tombstones included."""
         inputs = self.inputs(group)
-        scope = self._scope(group, inputs, plan)
-        return partial(self._chunk, group, table, inputs, plan, scope)
+        if group.grain == "window":
+            rows = self._windows.start(group, inputs, plan)
+        else:
+            rows = partial(self._rows, group, table, inputs, plan, self._scope(group, inputs, plan))
+
+        def chunk(number: int) -> pl.DataFrame:
+            interval = Interval(*plan.chunks[number], plan.stamp)
+            computed = rows(interval)
+            if computed is None:
+                return stored(no_rows(group), group, plan, table.state().epoch)
+            old = existing(group, table, interval, computed.scope)
+            lost = gone(group, computed.frames, computed.rows, old)
+            return stored(changes(group, computed.rows, old, lost, plan), group, plan, table.state().epoch)
+
+        return chunk
 
     def _scope(self, group: FeatureGroup, inputs: dict[str, Input], plan: Plan) -> pl.DataFrame | None:
         """The values of the scope columns whose rows the run recomputes; None means all."""
         by = scope_columns(group)
-        if plan.kind != "incremental" or plan.previous is None or group.grain == "window":
+        if plan.kind != "incremental" or plan.previous is None:
             return None
         if not set(by) <= {*group.keys, first_time(group)}:
             return None  # the table does not say which of its rows belong to these values: some might be gone
@@ -69,24 +88,20 @@ class Computation:
             found.append((rows.unique() if limit is None else rows.head(limit)).collect())
         return found
 
-    def _chunk(
+    def _rows(
         self,
         group: FeatureGroup,
         table: FeatureTable,
         inputs: dict[str, Input],
         plan: Plan,
         scope: pl.DataFrame | None,
-        number: int,
-    ) -> pl.DataFrame:
-        """The rows to append for one chunk."""
-        interval = Interval(*plan.chunks[number], plan.stamp)
+        interval: Interval,
+    ) -> Computed | None:
+        """The rows of one interval, for event and entity grain; None where no raw row can matter."""
         if scope is not None and scope.is_empty():
-            return stored(no_rows(group), group, plan, table.state().epoch)
+            return None
         frames, scope = self._frames(group, table, inputs, plan, interval, scope)
-        fresh = compute(group, frames, interval)
-        old = existing(group, table, interval, scope)
-        lost = gone(group, frames, fresh, old)
-        return stored(changes(group, fresh, old, lost, plan), group, plan, table.state().epoch)
+        return Computed(compute(group, frames, interval), frames, scope)
 
     def _frames(
         self,
@@ -100,14 +115,6 @@ class Computation:
         """The raw rows that may matter for a chunk, key groups whole, and the scope they cover."""
         versions = {name: version for name, (_, version) in plan.sources.items()}
         by = scope_columns(group)
-        if group.grain == "window":
-            longest = max(micros(f.window or "") for f in group.features)
-            start = max(BEGINNING, interval.start - timedelta(microseconds=longest) - duration(group.every or "0s"))
-            frames = {n: i.scan(versions[n], plan.stamp, start, interval.end) for n, i in inputs.items()}
-            if group.prepare_by:
-                whole = pl.concat([f.select(by) for f in frames.values()], how="vertical_relaxed").unique().collect()
-                frames = {n: i.scan(versions[n], plan.stamp, scope=whole) for n, i in inputs.items()}
-            return frames, None
         if by == [first_time(group)]:
             start = max(BEGINNING, interval.start)
             found = {n: i.scan(versions[n], plan.stamp, start, interval.end, scope) for n, i in inputs.items()}

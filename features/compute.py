@@ -6,52 +6,28 @@ types, and ``_arrival``: a bound on when the newest source row that was used bec
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import cache
-from typing import Any
 
 import polars as pl
 
 from features.entity import DataType
 from features.errors import DefinitionError, InvalidInput
-from features.feature_group import Feature, FeatureGroup
+from features.feature_group import FeatureGroup
 from features.feature_rows import EVENT
-from features.inputs import ARRIVAL, event_time, upstream_dtypes
+from features.inputs import ARRIVAL, SUPERSEDED, event_time, upstream_dtypes
+from features.intervals import Interval
 from features.source import BOOKKEEPING, Source
 from features.stored_types import key_dtypes, stored_dtype
-from features.times import UTC_US, micros
+from features.times import UTC_US, from_micros, micros
+from features.windows import AT, KNOWN, REPLACED, Member, aggregated, boundary_after, boundary_from, of_nothing
 
 Frames = Mapping[str, pl.LazyFrame]
 
 _UNTIL = "_until"
 _ROUND = "_round"
-_BOUNDARY = "_boundary"
-_FIRST = "_first_boundary"
-_PRESENT = "_present"
 _GROUP = "_key_group"
-
-
-@dataclass(frozen=True)
-class Interval:
-    """Which rows to emit: event_timestamp in [start, end) and not after ``cutoff``.
-
-    A row at a boundary b (grains with ``every``) belongs to the interval with start < b ≤ end.
-    """
-
-    start: datetime
-    end: datetime
-    cutoff: datetime
-
-    def keep(self, column: str, *, boundary: bool) -> pl.Expr:
-        """Whether a moment belongs to the interval."""
-        moment = pl.col(column)
-        if boundary:
-            inside = (moment > self.start) & (moment <= self.end)
-        else:
-            inside = (moment >= self.start) & (moment < self.end)
-        return inside & (moment <= self.cutoff)
 
 
 def input_dtypes(origin: Source | FeatureGroup) -> dict[str, DataType]:
@@ -90,15 +66,16 @@ def prepared(group: FeatureGroup, frames: Frames) -> pl.LazyFrame:
     return _with_arrival(group, frame.drop(ARRIVAL), frames) if group.prepare_by else frame
 
 
-def compute(group: FeatureGroup, frames: Frames, interval: Interval) -> pl.DataFrame:
+def compute(group: FeatureGroup, frames: Frames, interval: Interval, only: Sequence[str] | None = None) -> pl.DataFrame:
     """The rows that the group has in the interval, from the raw rows that may matter for it.
 
     ``frames`` hold whole key groups (``prepare_by``, entity) and, for windows, all rows of the
-    largest window before the interval. Rows with a null key are left out. Raises InvalidInput where an
+    largest window before the interval; ``only`` names the features wanted of a window group. Rows with a
+    null key are left out. Raises InvalidInput where an
     expression or ``prepare`` does not fit the values there are.
     """
     try:
-        return _computed(group, frames, interval)
+        return _computed(group, frames, interval, list(group.feature_names if only is None else only))
     except pl.exceptions.PolarsError as error:
         reason = str(error).splitlines()[0]
         raise InvalidInput(
@@ -106,7 +83,7 @@ def compute(group: FeatureGroup, frames: Frames, interval: Interval) -> pl.DataF
         ) from error
 
 
-def _computed(group: FeatureGroup, frames: Frames, interval: Interval) -> pl.DataFrame:
+def _computed(group: FeatureGroup, frames: Frames, interval: Interval, names: list[str]) -> pl.DataFrame:
     schema = stored_schema(group)
     match group.grain:
         case "event":
@@ -114,11 +91,11 @@ def _computed(group: FeatureGroup, frames: Frames, interval: Interval) -> pl.Dat
         case "entity":
             rows = _entity_rows(group, frames, interval)
         case "window":
-            rows = _window_rows(group, frames, interval)
+            rows = _window_rows(group, frames, interval, names)
     kept = rows.filter(interval.keep(EVENT, boundary=group.every is not None))
     kept = kept.filter(pl.all_horizontal(pl.col(k).is_not_null() for k in group.keys))
     keys = [pl.col(k).cast(schema[k]) for k in group.keys]
-    values = [pl.col(f).cast(schema[f]) for f in group.feature_names]
+    values = [pl.col(f).cast(schema[f]) for f in names]
     return kept.select(*keys, EVENT, *values, ARRIVAL).collect()
 
 
@@ -249,63 +226,78 @@ def _moments(group: FeatureGroup, frames: Frames, interval: Interval) -> pl.Data
     return found.with_columns(order.alias(_ROUND)).collect()
 
 
-def _window_rows(group: FeatureGroup, frames: Frames, interval: Interval) -> pl.LazyFrame:
-    """Per entity and boundary b the aggregates over [b - window, b), where a row enters or leaves.
+def _window_rows(group: FeatureGroup, frames: Frames, interval: Interval, names: list[str]) -> pl.LazyFrame:
+    """Per entity and boundary b the aggregates over [b - window, b), from raw rows.
 
-    A row counts from the first boundary b with arrival ≤ b + publish_delay: late rows change later
-    boundaries, never ones already served.
+    A row counts from the first boundary b with arrival ≤ b + publish_delay. Where ``prepare`` may see
+    rows that were late or replaced, each boundary is computed from the rows as they were known then.
     """
     every = micros(group.every or "")
-    moment = pl.col(first_time(group)).dt.timestamp("us")
-    known = pl.col(ARRIVAL).dt.timestamp("us") - micros(group.delay)
-    first = pl.max_horizontal(moment // every + 1, -((-known) // every)) * every
-    frame = prepared(group, frames).with_columns(first.alias(_FIRST))
+    if group.prepare is None or not _irregular(group, frames, every):
+        return _windows(group, prepared(group, frames), interval, names)
+    low, high = interval.boundaries(every)
+    nothing = Interval(interval.end, interval.end, interval.cutoff)
+    results = [_windows(group, prepared(group, frames), nothing, names)]
+    for boundary in range(low, high + 1, every):
+        moment = from_micros(boundary)
+        seen = {name: _known_by(group, frame, event_time(group.inputs[name]), moment) for name, frame in frames.items()}
+        only = Interval(from_micros(boundary - every), moment, interval.cutoff)
+        results.append(_windows(group, prepared(group, seen), only, names))
+    return pl.concat(results)
+
+
+def _windows(group: FeatureGroup, frame: pl.LazyFrame, interval: Interval, names: list[str]) -> pl.LazyFrame:
+    every = micros(group.every or "")
+    pieces = raw_pieces(group, frame)
+    wanted = [f for f in group.features if f.name in names]
+    members = [Member(f.name, micros(f.window or ""), f.expr, of_nothing(f, frame)) for f in wanted]
     spans = sorted({micros(f.window or "") for f in group.features})
-    emissions = _emissions(group, frame, interval, spans, moment, every)
-    rows = emissions
-    for span in spans:
-        members = [f for f in group.features if micros(f.window or "") == span]
-        last = (moment + span) // every * every
-        low, high = _bounds(interval, every)
-        boundaries = pl.int_ranges(pl.max_horizontal(_FIRST, low), pl.min_horizontal(last, high) + 1, every)
-        pieces = frame.with_columns(boundaries.alias(_BOUNDARY)).filter(pl.col(_BOUNDARY).list.len() > 0)
-        pieces = pieces.explode(_BOUNDARY).join(emissions, on=[*group.keys, _BOUNDARY], how="semi")
-        ordered = pieces.sort(by=[*group.keys, _BOUNDARY, first_time(group)])
-        values = [f.expr.alias(f.name) for f in members]
-        found = ordered.group_by([*group.keys, _BOUNDARY], maintain_order=True).agg(*values)
-        found = found.with_columns(pl.lit(True).alias(_PRESENT))
-        rows = rows.join(found, on=[*group.keys, _BOUNDARY], how="left")
-        nothing = {f.name: _of_nothing(f, frame) for f in members}
-        filled = [pl.when(_PRESENT).then(pl.col(n)).otherwise(pl.lit(v)).alias(n) for n, v in nothing.items()]
-        rows = rows.with_columns(filled).drop(_PRESENT)
-    moments = pl.col(_BOUNDARY).cast(UTC_US)
-    return rows.with_columns(moments.alias(EVENT), moments.alias(ARRIVAL))
+    order = [*group.keys, *time_order(group, frame)]
+    rows = aggregated(pieces, group.keys, members, spans, interval, every, order)
+    return rows.with_columns(pl.col(EVENT).alias(ARRIVAL))
 
 
-def _of_nothing(feature: Feature, frame: pl.LazyFrame) -> Any:
-    """What a feature is over no rows: 0 for counts and sums, null where there is no such value."""
-    values = pl.DataFrame(schema=frame.collect_schema()).select(feature.expr.alias(feature.name)).to_series()
-    return values[0] if len(values) else None
+def raw_pieces(group: FeatureGroup, frame: pl.LazyFrame) -> pl.LazyFrame:
+    """Prepared raw rows as pieces of windows (features.windows)."""
+    every, delay = micros(group.every or ""), micros(group.delay)
+    at = pl.col(first_time(group)).dt.timestamp("us")
+    known = pl.max_horizontal(boundary_after(at, every), boundary_from(_us(ARRIVAL) - delay, every))
+    replaced: pl.Expr = pl.lit(None, pl.Int64)
+    if SUPERSEDED in frame.collect_schema():
+        replaced = boundary_from(_us(SUPERSEDED) - delay, every)
+    pieces = frame.with_columns(at.alias(AT), known.alias(KNOWN), replaced.alias(REPLACED))
+    return pieces.filter(pl.col(REPLACED).is_null() | (pl.col(REPLACED) > pl.col(KNOWN)))
 
 
-def _bounds(interval: Interval, every: int) -> tuple[pl.Expr, pl.Expr]:
-    """The first and last boundary of an interval, in µs."""
-    first = pl.lit(interval.start, UTC_US).dt.timestamp("us") // every * every + every
-    last = pl.lit(min(interval.end, interval.cutoff), UTC_US).dt.timestamp("us") // every * every
-    return first, last
+def time_order(group: FeatureGroup, frame: pl.LazyFrame) -> list[str]:
+    """The columns that put an entity's rows in order: event time, then source keys, else what features read."""
+    origin, there = next(iter(group.inputs.values())), frame.collect_schema()
+    keys = [k for k in (origin.keys or ()) if k in there] if isinstance(origin, Source) else []
+    read = dict.fromkeys(root for f in group.features for root in f.expr.meta.root_names())
+    ties = keys or [c for c in read if c in there and not there[c].is_nested()]
+    return list(dict.fromkeys([first_time(group), *ties]))
 
 
-def _emissions(
-    group: FeatureGroup, frame: pl.LazyFrame, interval: Interval, spans: list[int], moment: pl.Expr, every: int
-) -> pl.LazyFrame:
-    """The boundaries in the interval at which a row enters, leaves or becomes known."""
-    low, high = _bounds(interval, every)
-    changes = [frame.select(*group.keys, pl.col(_FIRST).alias(_BOUNDARY), (moment + spans[-1]).alias(_UNTIL))]
-    changes[0] = changes[0].filter(pl.col(_BOUNDARY) <= pl.col(_UNTIL)).drop(_UNTIL)
-    for span in spans:
-        leaves = ((moment + span) // every + 1) * every
-        entered = pl.col(_FIRST) <= moment + span
-        changes.append(frame.filter(entered).select(*group.keys, leaves.alias(_BOUNDARY)))
-    inside = (pl.col(_BOUNDARY) >= low) & (pl.col(_BOUNDARY) <= high)
-    whole = pl.all_horizontal(pl.col(k).is_not_null() for k in group.keys)
-    return pl.concat(changes).filter(inside & whole).unique()
+def _irregular(group: FeatureGroup, frames: Frames, every: int) -> bool:
+    """Whether some raw row was known later than it happened, or replaced."""
+    for name, frame in frames.items():
+        at = pl.col(event_time(group.inputs[name])).dt.timestamp("us")
+        odd = boundary_from(_us(ARRIVAL) - micros(group.delay), every) > boundary_after(at, every)
+        if SUPERSEDED in frame.collect_schema():
+            odd = odd | pl.col(SUPERSEDED).is_not_null()
+        if not frame.filter(odd).head(1).collect().is_empty():
+            return True
+    return False
+
+
+def _known_by(group: FeatureGroup, frame: pl.LazyFrame, time: str, boundary: datetime) -> pl.LazyFrame:
+    """The raw rows before a boundary as they were known at it."""
+    known = boundary + group.delay
+    seen = frame.filter((pl.col(time) < boundary) & (pl.col(ARRIVAL) <= known))
+    if SUPERSEDED in frame.collect_schema():
+        seen = seen.filter(pl.col(SUPERSEDED).is_null() | (pl.col(SUPERSEDED) > known)).drop(SUPERSEDED)
+    return seen
+
+
+def _us(column: str) -> pl.Expr:
+    return pl.col(column).dt.timestamp("us")

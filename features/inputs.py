@@ -10,13 +10,15 @@ import polars as pl
 
 from features.entity import DataType
 from features.feature_group import FeatureGroup
-from features.feature_rows import CREATED, DELETED, EVENT, winners
+from features.feature_rows import AS_IF, CREATED, DELETED, EVENT, ORDER, PLAN
 from features.source import EVENT_DATE, FILE_SHA256, INGESTED_AT, RECORD_OFFSET, Source
 from features.stores import FeatureTable, OfflineStore
 from features.times import UTC_US
 
 ARRIVAL = "_arrival"
 """When a raw row became known: its ingestion once the source was live, else its event time."""
+SUPERSEDED = "_superseded"
+"""When another version of the same record became known; null for the newest version."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +44,18 @@ class Input:
         return isinstance(self.origin, FeatureGroup) or self.origin.live_since is not None
 
     def version(self) -> int | None:
-        """The newest version of the input's table; None while there is none."""
+        """The newest version of the input's table at which no run was half done; None while there is none."""
         if isinstance(self.origin, Source):
             return self.store.source_version(self.origin.name)
         if not self.store.has_feature_table(self.origin.table_id):
             return None
-        return self._table(self.origin).state().version
+        return self._table(self.origin).settled_version()
+
+    def days(self, version: int) -> pl.DataFrame:
+        """About how many rows each event date has at a version: event_date, rows; sorted."""
+        if isinstance(self.origin, Source):
+            return self.store.source_days(self.origin.name, version)
+        return self._table(self.origin).days(version)
 
     def scan(
         self,
@@ -56,25 +64,26 @@ class Input:
         start: datetime | None = None,
         end: datetime | None = None,
         scope: pl.DataFrame | None = None,
+        *,
+        superseded: bool = False,
     ) -> pl.LazyFrame:
         """The rows at a version with event time ≤ cutoff and in [start, end), one per record.
 
         ``scope`` keeps the rows whose values in its columns occur in it (those it has of this input).
+        With ``superseded`` there is a row per version of a record that was known for a while, and the
+        column SUPERSEDED.
         """
         raw = self._raw(version, start, min(cutoff, end or cutoff))
         if raw is None:
-            return pl.LazyFrame(schema={**self.dtypes, ARRIVAL: UTC_US})
+            added = {ARRIVAL: UTC_US, SUPERSEDED: UTC_US} if superseded else {ARRIVAL: UTC_US}
+            return pl.LazyFrame(schema={**self.dtypes, **added})
         time = pl.col(self.time)
         raw = raw.filter(time <= cutoff)
         raw = raw if start is None else raw.filter(time >= start)
         raw = raw if end is None else raw.filter(time < end)
         if isinstance(self.origin, Source):
-            return self._records(self.origin, raw, scope)
-        if scope is not None:
-            raw = within(raw, scope)
-        newest = winners(raw, [*self.origin.keys, EVENT]).filter(~pl.col(DELETED))
-        named = newest.rename({CREATED: INGESTED_AT}).select(list(self.dtypes))
-        return named.with_columns(pl.col(INGESTED_AT).alias(ARRIVAL))
+            return self._records(self.origin, raw, scope, superseded)
+        return self._feature_rows(self.origin, raw, version, scope, superseded)
 
     def changes(self, after: int | None, through: int | None, columns: Sequence[str]) -> pl.DataFrame:
         """The distinct values of columns in the rows that commits (after, through] added or replaced."""
@@ -106,20 +115,48 @@ class Input:
             return self.store.scan_source(self.origin.name, version, since, last.date())
         return self._table(self.origin).scan(version, since, last.date())
 
-    def _records(self, source: Source, raw: pl.LazyFrame, scope: pl.DataFrame | None) -> pl.LazyFrame:
+    def _records(self, source: Source, raw: pl.LazyFrame, scope: pl.DataFrame | None, superseded: bool) -> pl.LazyFrame:
         record = _record(source)
         # The scope comes first where it can only take or leave all versions of a record.
         early = scope is not None and (not source.keys or set(scope.columns) <= set(record))
         raw = within(raw, scope) if early and scope is not None else raw
-        if source.keys:
-            # Within one ingestion the later record wins: what is kept must not depend on a scan's order.
-            raw = raw.sort(INGESTED_AT, FILE_SHA256, RECORD_OFFSET).unique(subset=record, keep="last")
-        raw = within(raw, scope) if scope is not None and not early else raw
         arrival = pl.col(source.event_timestamp)
         if source.live_since is not None:
             live = pl.col(INGESTED_AT) >= source.live_since
             arrival = pl.when(live).then(pl.max_horizontal(INGESTED_AT, source.event_timestamp)).otherwise(arrival)
-        return raw.with_columns(arrival.alias(ARRIVAL))
+        raw = raw.with_columns(arrival.alias(ARRIVAL))
+        if source.keys:
+            # Within one ingestion the later record wins: what is kept must not depend on a scan's order.
+            raw = _versions(raw.sort(INGESTED_AT, FILE_SHA256, RECORD_OFFSET), record, superseded)
+        elif superseded:
+            raw = raw.with_columns(pl.lit(None, UTC_US).alias(SUPERSEDED))
+        return within(raw, scope) if scope is not None and not early else raw
+
+    def _feature_rows(
+        self,
+        group: FeatureGroup,
+        raw: pl.LazyFrame,
+        version: int | None,
+        scope: pl.DataFrame | None,
+        superseded: bool,
+    ) -> pl.LazyFrame:
+        """Rows of an upstream group's closed plans; those it deleted are left out."""
+        # A plan that is open now was not when the version was chosen, or is not of that version.
+        raw = raw.filter(pl.col(PLAN) <= self._table(group).state(version).closed)
+        raw = raw if scope is None else within(raw, scope)
+        raw = raw.with_columns(pl.coalesce(AS_IF, CREATED).alias(ARRIVAL), pl.col(CREATED).alias(INGESTED_AT))
+        rows = _versions(raw.sort(ORDER), [*group.keys, EVENT], superseded).filter(~pl.col(DELETED))
+        return rows.select(*self.dtypes, ARRIVAL, *([SUPERSEDED] if superseded else []))
+
+
+def _versions(rows: pl.LazyFrame, record: Sequence[str], superseded: bool) -> pl.LazyFrame:
+    """The last of the rows of a record, or of those of a record that became known at one moment."""
+    if not superseded:
+        return rows.unique(subset=list(record), keep="last")
+    kept = rows.unique(subset=[*record, ARRIVAL], keep="last", maintain_order=True)
+    # A version that became known before an earlier one replaces it from then on.
+    following = pl.col(ARRIVAL).shift(-1).over(record)
+    return kept.with_columns(following.alias(SUPERSEDED))
 
 
 def _record(source: Source) -> list[str]:

@@ -7,12 +7,12 @@ finds an open plan finishes it first (SEMANTICS.md §5).
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import polars as pl
 
-from features.computation import Computation
+from features.computation import CHUNK_ROWS, Computation
 from features.errors import InvalidInput
 from features.feature_group import FeatureGroup
 from features.inputs import Input
@@ -21,13 +21,15 @@ from features.stores import Plan
 from features.times import EPOCH as BEGINNING
 from features.times import TICK, duration, micros, to_micros
 
+Chunk = tuple[datetime, datetime]
+
 _VERSION = "version"  # of the group, as a plan's detail
 
 
 class Materializer:
     """Plans the runs that compute groups from their inputs."""
 
-    def __init__(self, runs: Runs, computation: Computation, chunk_rows: int = 5_000_000) -> None:
+    def __init__(self, runs: Runs, computation: Computation, chunk_rows: int = CHUNK_ROWS) -> None:
         self._runs = runs
         self._computation = computation
         self._chunk_rows = chunk_rows
@@ -43,7 +45,7 @@ class Materializer:
         plan = Plan(state.opened + 1, "incremental", stamp, state.through, spans, [], details)
         if not self._due(group, inputs, plan):
             return Run(group.name, None, finished, state.version)
-        plan = self._with_chunks(inputs, plan, self._start(group, inputs, plan), stamp + TICK)
+        plan = replace(plan, chunks=self._chunks(group, inputs, plan))
         run = self._runs.run(group, table, plan, progress)
         return replace(run, rows=run.rows + finished)
 
@@ -66,7 +68,8 @@ class Materializer:
         wait = duration(group.settle or "0s")
         if state.closed and _covers(last := table.plan(state.closed), plan, (start, end), end + wait):
             return Run(group.name, last.number, finished, state.version)
-        run = self._runs.run(group, table, self._with_chunks(inputs, plan, start, end), progress)
+        plan = replace(plan, chunks=self._cut(group, inputs, plan, start, end))
+        run = self._runs.run(group, table, plan, progress)
         return replace(run, rows=run.rows + finished)
 
     def _due(self, group: FeatureGroup, inputs: dict[str, Input], plan: Plan) -> bool:
@@ -80,16 +83,26 @@ class Materializer:
             return to_micros(plan.stamp) // every > to_micros(plan.previous) // every
         return any(not frame.is_empty() for frame in self._computation.revisited(group, inputs, plan, limit=1))
 
-    def _start(self, group: FeatureGroup, inputs: dict[str, Input], plan: Plan) -> datetime:
-        """Where an incremental run begins: for windows at the first boundary that can have changed."""
-        if group.grain != "window" or plan.previous is None:
-            return BEGINNING
+    def _chunks(self, group: FeatureGroup, inputs: dict[str, Input], plan: Plan) -> list[Chunk]:
+        """The intervals of an incremental run, from the first moment whose rows can have changed."""
+        end = plan.stamp + TICK
+        if plan.previous is None or any(a is None for a, v in plan.sources.values() if v is not None):
+            return self._cut(group, inputs, plan, BEGINNING, end)
+        if group.grain == "entity":
+            return [(BEGINNING, end)]  # the entities touched, all they ever had
+        start = self._first_change(group, inputs, plan)
+        if group.grain == "event" or start >= plan.previous:
+            return self._cut(group, inputs, plan, start, end)
+        # Apart, since up to the last run only entities with late rows have to be computed again.
+        past = self._cut(group, inputs, plan, start, plan.previous)
+        return past + self._cut(group, inputs, plan, plan.previous, end)
+
+    def _first_change(self, group: FeatureGroup, inputs: dict[str, Input], plan: Plan) -> datetime:
+        """The earliest moment to which a new commit, or a row that had to wait, can make a difference."""
         first, by = next(iter(inputs.values())), list(group.prepare_by)
         moments: list[Any] = [plan.previous]
         for name, item in inputs.items():
             after, version = plan.sources[name]
-            if after is None and version is not None:
-                return BEGINNING
             changed = item.changes(after, version, [*by, item.time])
             if by and not changed.is_empty():
                 # What `prepare` makes of any row of these keys may have changed, of earlier ones too.
@@ -99,20 +112,29 @@ class Materializer:
         earliest: datetime = min(moment for moment in moments if moment is not None)
         return earliest
 
-    def _with_chunks(self, inputs: dict[str, Input], plan: Plan, start: datetime, end: datetime) -> Plan:
-        """Cut [start, end) at dates so that a chunk has about ``chunk_rows`` rows of the first input."""
+    def _cut(
+        self, group: FeatureGroup, inputs: dict[str, Input], plan: Plan, start: datetime, end: datetime
+    ) -> list[Chunk]:
+        """Cut [start, end) at dates so that a chunk works on about ``chunk_rows`` rows of the first input.
+
+        A row of a window group counts once for each boundary that sees it.
+        """
         first = next(iter(inputs.values()))
         version = plan.sources[first.name][1]
-        day = pl.col(first.time).dt.truncate("1d").alias("day")
-        days = first.scan(version, plan.stamp, start, end).select(day).group_by("day").len().sort("day").collect()
+        weight = 1
+        if group.grain == "window":
+            longest = max(micros(f.window or "") for f in group.features)
+            weight = max(1, longest // micros(group.every or ""))
         cuts, filled = [start], 0
-        for moment, rows in days.iter_rows():
-            if filled and filled + rows > self._chunk_rows and moment > cuts[-1]:
+        for day, rows in first.days(version).iter_rows() if version is not None else ():
+            moment = datetime.combine(day, datetime.min.time(), UTC)
+            if moment + timedelta(days=1) <= start or moment >= end:
+                continue
+            if filled and filled + rows * weight > self._chunk_rows and moment > cuts[-1]:
                 cuts.append(moment)
                 filled = 0
-            filled += rows
-        chunks = list(zip(cuts, [*cuts[1:], end], strict=True))
-        return replace(plan, chunks=chunks)
+            filled += rows * weight
+        return list(zip(cuts, [*cuts[1:], end], strict=True))
 
 
 def _covers(done: Plan, plan: Plan, interval: tuple[datetime, datetime], settled: datetime) -> bool:

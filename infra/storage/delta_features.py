@@ -13,6 +13,7 @@ from features.entity import DataType
 from features.errors import ConcurrentRun, StorageError
 from features.feature_rows import table_columns
 from features.source import EVENT_DATE
+from features.stored_types import widest
 from features.stores import Plan, TableState
 from features.times import from_micros, to_micros
 from infra.storage.delta_io import Table, translated
@@ -32,12 +33,16 @@ class DeltaFeatureTable:
     rollbacks, ``chunk:i`` is the last plan whose chunk i is in, ``cursor:<input>`` the input's version
     up to which commits were taken in, ``folded:<log>`` the stamp in µs up to which that log's pushes are.
     The plan's content rides in the opening commit's metadata.
+
+    Features are kept in the widest type of their kind and read as declared: Delta cannot change the type of
+    a column, and a feature's may widen with a minor version.
     """
 
     def __init__(self, table: Table, columns: Mapping[str, DataType], keys: Sequence[str]) -> None:
         self._table = table
         self._columns = table_columns(columns, keys)
-        table.ensure(self._columns, [EVENT_DATE])
+        self._kept = {c: widest(t) if c in columns and c not in keys else t for c, t in self._columns.items()}
+        table.ensure(self._kept, [EVENT_DATE])
 
     def state(self, version: int | None = None) -> TableState:
         """The state as of the newest commit, or as it was at a version."""
@@ -84,6 +89,7 @@ class DeltaFeatureTable:
     def append(self, plan: Plan, chunk: int, rows: pl.DataFrame) -> bool:
         """Append a chunk's rows exactly once; False if it was there already."""
         dated = rows.with_columns(pl.col("event_timestamp").dt.date().alias(EVENT_DATE)).select(list(self._columns))
+        dated = dated.cast({c: t for c, t in self._kept.items() if t != self._columns[c]})
         return self._table.append_once(dated, f"chunk:{chunk}", plan.number) is not None
 
     def newest_plan(self, detail: str, value: object) -> int:
@@ -113,9 +119,11 @@ class DeltaFeatureTable:
         """All rows, those of a plan still open included; dates are inclusive bounds."""
         frame = self._table.scan(version, since, until)
         assert frame is not None  # ensured in __init__
-        missing = set(self._columns) - set(frame.collect_schema().names())
+        there = frame.collect_schema().names()
+        declared = [pl.col(c).cast(t) for c, t in self._columns.items() if c in there and t != self._kept[c]]
         # An old version lacks the columns of later features: they are null there.
-        return frame.with_columns(pl.lit(None, self._columns[c]).alias(c) for c in sorted(missing))
+        missing = [pl.lit(None, self._columns[c]).alias(c) for c in sorted(set(self._columns) - set(there))]
+        return frame.with_columns(*declared, *missing)
 
     def folded(self, log: str, version: int | None = None) -> datetime | None:
         """The stamp up to which pushes of a log are among the rows, now or at a version; None for none."""
@@ -146,7 +154,7 @@ class DeltaFeatureTable:
         return int(opened[0]) - 1
 
     def _empty(self) -> pl.DataFrame:
-        return pl.DataFrame(schema=self._columns)
+        return pl.DataFrame(schema=self._kept)
 
 
 def _to_json(plan: Plan) -> dict[str, Any]:

@@ -8,7 +8,8 @@ import polars as pl
 import pytest
 
 from features import Entity, Feature, FeatureGroup, Source
-from features.compute import Interval, compute
+from features.compute import compute
+from features.intervals import Interval
 from features.errors import InvalidInput
 from features.inputs import ARRIVAL
 

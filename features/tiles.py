@@ -1,0 +1,265 @@
+"""Tiles: partial aggregates of a window group, which its windows share and its runs keep.
+
+A tile is the greatest span of which all windows and ``every`` are multiples. For each entity, tile and
+boundary from which something new was known of the tile there is one row: the state of the whole tile as
+known from then, until the next such row. (SEMANTICS.md §3 merges what each boundary added; a state says
+the same and can also take something away, as a correction does.)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from math import gcd
+
+import polars as pl
+
+from features.compute import input_dtypes, prepared, raw_pieces, stored_schema, time_order
+from features.decomposition import TILE, DtypeOf, Undecomposed, decompose
+from features.entity import DataType
+from features.errors import DefinitionError
+from features.feature_group import Feature, FeatureGroup
+from features.feature_rows import CREATED, PLAN, differs
+from features.fingerprint import captured, source_text
+from features.inputs import ARRIVAL
+from features.intervals import Interval
+from features.source import Source
+from features.stored_types import stored_dtype
+from features.times import UTC_US, micros
+from features.windows import AT, KNOWN, REPLACED, Member, aggregated, of_nothing
+
+KNOWN_FROM = "_known_from"
+"""The boundary from which a tile's state is known (UTC)."""
+ROWS = "_rows"
+"""How many raw rows a state is made of; 0 where a correction took the last one away."""
+FOLLOWS = "_follows"
+"""Whether a state follows or replaces another one of the same tile."""
+
+_ODD = "_odd"
+
+
+@dataclass(frozen=True)
+class TileLayout:
+    """What the tiles of a group hold: their width, partial aggregates and what features make of them.
+
+    ``width``, ``every`` and the ``longest`` window are in µs.
+    ``name`` tells layouts apart: it changes with what tiles hold, not with what is made of it.
+    ``members`` are the features that decompose, ``columns`` the partial aggregates' stored types.
+    """
+
+    name: str
+    width: int
+    every: int
+    longest: int
+    partials: Mapping[str, pl.Expr]
+    columns: Mapping[str, DataType]
+    members: Sequence[Member]
+
+
+@cache
+def tile_layout(group: FeatureGroup) -> TileLayout | None:
+    """The layout of a window group's tiles; None where no feature of it decomposes."""
+    if group.grain != "window" or _unsplittable(group) is not None:
+        return None
+    frame = _no_rows(group)
+    partials: dict[str, pl.Expr] = {}
+    members = []
+    for feature in group.features:
+        try:
+            parts = _decomposed(feature, frame)
+        except Undecomposed:
+            continue
+        partials |= parts
+        merged = decompose(feature.expr, _typed(frame)).merged
+        members.append(Member(feature.name, micros(feature.window or ""), merged, of_nothing(feature, frame)))
+    if not members:
+        return None
+    widths = [micros(f.window or "") for f in group.features]
+    columns = _stored(frame, partials)
+    every = micros(group.every or "")
+    width, name = gcd(every, *widths), _named(group, gcd(every, *widths), partials)
+    return TileLayout(name, width, every, max(widths), partials, columns, members)
+
+
+@cache
+def undecomposed(group: FeatureGroup) -> dict[str, str]:
+    """The features of a window group that read raw rows at every run, and why."""
+    if group.grain != "window":
+        return {}
+    if (reason := _unsplittable(group)) is not None:
+        return {f.name: reason for f in group.features}
+    frame, reasons = _no_rows(group), {}
+    for feature in group.features:
+        try:
+            _decomposed(feature, frame)
+        except Undecomposed as error:
+            reasons[feature.name] = str(error)
+    return reasons
+
+
+def states(group: FeatureGroup, layout: TileLayout, frame: pl.LazyFrame) -> pl.DataFrame:
+    """Every state of the tiles that raw rows lie in: keys, TILE, KNOWN_FROM, ROWS and partials.
+
+    ``frame`` has all prepared rows of these tiles, ARRIVAL and, where records may have been corrected
+    since, SUPERSEDED.
+    """
+    tile = [*group.keys, TILE]
+    whole = pl.all_horizontal(pl.col(k).is_not_null() for k in group.keys)
+    pieces = raw_pieces(group, frame).filter(whole)
+    pieces = pieces.with_columns((pl.col(AT) // layout.width * layout.width).alias(TILE))
+    if any(word in expr.meta.serialize(format="json") for expr in layout.partials.values() for word in _ORDERED):
+        pieces = pieces.sort(time_order(group, frame), nulls_last=True)
+    values = [expr.alias(name) for name, expr in layout.partials.items()]
+    odd = (pl.col(KNOWN).min() != pl.col(KNOWN).max()) | pl.col(REPLACED).is_not_null().any()
+    found = pieces.group_by(tile).agg(*values, pl.len().alias(ROWS), pl.col(KNOWN).min(), odd.alias(_ODD)).collect()
+    plain = found.filter(~pl.col(_ODD)).drop(_ODD)
+    if plain.height < found.height:
+        several = _successive(pieces, found.filter(_ODD).select(tile), tile, values, layout)
+        plain = pl.concat([plain, several.select(plain.columns).cast(plain.schema)])
+    return _shaped(group, layout, plain)
+
+
+_ORDERED = ('"First', '"Last')
+
+
+def _successive(
+    pieces: pl.LazyFrame, tiles: pl.DataFrame, tile: list[str], values: Sequence[pl.Expr], layout: TileLayout
+) -> pl.DataFrame:
+    """The states of tiles of which more became known over time, one for each moment at which it did."""
+    there = pieces.join(tiles.lazy(), on=tile, how="semi", maintain_order="left").collect().lazy()
+    first = there.select(*tile, pl.col(KNOWN).alias("_moment"))
+    later = there.select(*tile, pl.col(REPLACED).alias("_moment")).drop_nulls("_moment")
+    useful = pl.col("_moment") <= pl.col(TILE) + layout.longest
+    moments = pl.concat([first, later]).filter(useful).unique()
+    valid = (pl.col(KNOWN) <= pl.col("_moment")) & (pl.col(REPLACED).is_null() | (pl.col(REPLACED) > pl.col("_moment")))
+    then = there.join(moments, on=tile, maintain_order="left").filter(valid)
+    known = then.group_by([*tile, "_moment"]).agg(*values, pl.len().alias(ROWS))
+    every = moments.join(known, on=[*tile, "_moment"], how="left").with_columns(pl.col(ROWS).fill_null(0))
+    return every.rename({"_moment": KNOWN}).collect()
+
+
+def _shaped(group: FeatureGroup, layout: TileLayout, found: pl.DataFrame) -> pl.DataFrame:
+    """States in the types they are stored in."""
+    schema = stored_schema(group)
+    return found.select(
+        *(pl.col(k).cast(schema[k]) for k in group.keys),
+        pl.col(TILE).cast(UTC_US),
+        pl.col(KNOWN).cast(UTC_US).alias(KNOWN_FROM),
+        pl.col(ROWS).cast(pl.Int64),
+        *(pl.col(name).cast(dtype) for name, dtype in layout.columns.items()),
+    )
+
+
+def changed_states(group: FeatureGroup, layout: TileLayout, fresh: pl.DataFrame, old: pl.DataFrame) -> pl.DataFrame:
+    """The states to append: new ones, those that differ from what stands, and empty ones for those gone."""
+    tile, key = [*group.keys, TILE], [*group.keys, TILE, KNOWN_FROM]
+    content = [ROWS, *layout.columns]
+    first = pl.col(KNOWN_FROM) == pl.col(KNOWN_FROM).min().over(tile)
+    if old.is_empty():
+        return fresh.with_columns((~first).alias(FOLLOWS))
+    stood = old.select(*key, *(pl.col(c).alias(f"{c}_old") for c in content))
+    both = fresh.join(stood, on=key, how="left")
+    moved = pl.any_horizontal(differs(c, f"{c}_old", fresh.schema[c]) for c in content)
+    both = both.with_columns(first.alias("_first")).filter(pl.col(f"{ROWS}_old").is_null() | moved)
+    seen = both.join(old.select(tile).unique().with_columns(pl.lit(True).alias("_seen")), on=tile, how="left")
+    follows = ~pl.col("_first") | pl.col("_seen").fill_null(value=False)
+    rows = seen.select(*key, *content, follows.alias(FOLLOWS))
+    gone = old.filter(pl.col(ROWS) > 0).join(fresh, on=key, how="anti")
+    empty = [pl.lit(None, dtype).alias(name) for name, dtype in layout.columns.items()]
+    emptied = gone.select(*key, pl.lit(0, pl.Int64).alias(ROWS), *empty, pl.lit(True).alias(FOLLOWS))
+    return pl.concat([rows, emptied])
+
+
+def standing_states(rows: pl.LazyFrame, keys: Sequence[str]) -> pl.LazyFrame:
+    """Of a tile table's rows the newest of each state."""
+    return rows.sort(PLAN).unique(subset=[*keys, TILE, KNOWN_FROM], keep="last")
+
+
+def tile_pieces(rows: pl.LazyFrame, keys: Sequence[str]) -> pl.LazyFrame:
+    """A tile table's rows as pieces of windows (features.windows), each until its next state.
+
+    Tiles of which one state alone was ever known, nearly all, are taken as they are.
+    """
+    tile = [*keys, TILE]
+    followed = rows.filter(FOLLOWS).select(tile).unique().collect()
+    once = rows.with_columns(pl.lit(None, UTC_US).alias(REPLACED))
+    if not followed.is_empty():
+        several = standing_states(rows.join(followed.lazy(), on=tile, how="semi"), keys).sort(KNOWN_FROM)
+        several = several.with_columns(pl.col(KNOWN_FROM).shift(-1).over(tile).alias(REPLACED))
+        once = pl.concat(
+            [once.join(followed.lazy(), on=tile, how="anti"), several.select(once.collect_schema().names())]
+        )
+    numbers = {AT: TILE, KNOWN: KNOWN_FROM, REPLACED: REPLACED}
+    pieces = once.with_columns(pl.col(column).dt.timestamp("us").alias(name) for name, column in numbers.items())
+    return pieces.filter(pl.col(ROWS) > 0)
+
+
+def from_tiles(group: FeatureGroup, layout: TileLayout, rows: pl.LazyFrame, interval: Interval) -> pl.DataFrame:
+    """The members of the layout at each boundary of the interval at which an entity emits.
+
+    ``rows`` are the tile table's from the longest window before the interval on. Columns: keys,
+    event_timestamp, the members in their stored types.
+    """
+    schema = stored_schema(group)
+    spans = sorted({micros(f.window or "") for f in group.features})
+    needed = [*group.keys, TILE, KNOWN_FROM, ROWS, FOLLOWS, PLAN, *layout.columns]
+    pieces = tile_pieces(rows.select(needed), group.keys)
+    found = aggregated(pieces, group.keys, layout.members, spans, interval, layout.every)
+    return found.with_columns(pl.col(m.name).cast(schema[m.name]) for m in layout.members).collect()
+
+
+def tile_columns(group: FeatureGroup, layout: TileLayout) -> dict[str, DataType]:
+    """The columns of a group's tile table."""
+    schema = stored_schema(group)
+    own: dict[str, DataType] = {TILE: UTC_US, KNOWN_FROM: UTC_US, ROWS: pl.Int64(), FOLLOWS: pl.Boolean()}
+    own |= {CREATED: UTC_US, PLAN: pl.Int64()}
+    return {**{k: schema[k] for k in group.keys}, **own, **layout.columns}
+
+
+def _unsplittable(group: FeatureGroup) -> str | None:
+    """Why none of a group's features can come from tiles; None if they may."""
+    if len(group.inputs) > 1:
+        return "the group has several inputs"
+    origin = next(iter(group.inputs.values()))
+    late = isinstance(origin, FeatureGroup) or origin.live_since is not None
+    if group.prepare is not None and late:
+        return "`prepare` must see late and corrected rows as they were known at each boundary"
+    return None
+
+
+def _no_rows(group: FeatureGroup) -> pl.LazyFrame:
+    """The group's prepared rows, none of them."""
+    frames = {n: pl.LazyFrame(schema={**input_dtypes(o), ARRIVAL: UTC_US}) for n, o in group.inputs.items()}
+    return prepared(group, frames)
+
+
+def _decomposed(feature: Feature, frame: pl.LazyFrame) -> Mapping[str, pl.Expr]:
+    """A feature's partials, tried over no rows; raises Undecomposed."""
+    parts = decompose(feature.expr, _typed(frame))
+    try:
+        _stored(frame, parts.partials)
+    except (pl.exceptions.PolarsError, DefinitionError) as error:
+        raise Undecomposed(str(error).splitlines()[0]) from error
+    return parts.partials
+
+
+def _typed(frame: pl.LazyFrame) -> DtypeOf:
+    return lambda expr: frame.select(expr).collect_schema().dtypes()[0]
+
+
+def _stored(frame: pl.LazyFrame, partials: Mapping[str, pl.Expr]) -> dict[str, DataType]:
+    values = [expr.alias(name) for name, expr in partials.items()]
+    schema = frame.group_by(pl.lit(1).alias("_one")).agg(values).collect_schema()
+    return {name: stored_dtype("tile", name, schema[name]) for name in partials}
+
+
+def _named(group: FeatureGroup, width: int, partials: Mapping[str, pl.Expr]) -> str:
+    """A name that changes with anything that decides what the tiles hold."""
+    prepare = [source_text(group.prepare), *captured(group.prepare)] if group.prepare else []
+    origins = [origin.name for origin in group.inputs.values()]
+    late = [str(o.live_since) if isinstance(o, Source) else o.table_id for o in group.inputs.values()]
+    facts = [sorted(partials), prepare, origins, late, group.keys, width, group.every, micros(group.delay)]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]

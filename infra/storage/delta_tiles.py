@@ -1,0 +1,62 @@
+"""A group's tiles on Delta: one table per layout, written step by step within the group's plans."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import date, datetime
+
+import polars as pl
+
+from features.decomposition import TILE
+from features.entity import DataType
+from features.source import EVENT_DATE
+from features.times import from_micros, to_micros
+from infra.storage.delta_io import Table
+
+_CURSOR = "cursor:"
+_FAR = 1 << 53
+"""Numbers of transactions only grow, coverage reaches back: it is kept as what is left to here (in µs)."""
+
+
+class DeltaTileTable:
+    """Implements features.stores.TileTable."""
+
+    def __init__(self, table: Table, columns: Mapping[str, DataType]) -> None:
+        self._table = table
+        self._columns = {**columns, EVENT_DATE: pl.Date()}
+        table.ensure(self._columns, [EVENT_DATE])
+
+    def cursor(self, source: str) -> int | None:
+        """The version of an input whose commits the tiles have taken in; None for never."""
+        reached = self._table.reached(_CURSOR + source)
+        return reached if reached >= 0 else None
+
+    def covered(self) -> datetime | None:
+        """The moment from which on all tiles are there; None while there are none."""
+        reach = self._table.reached("reach")
+        return from_micros(_FAR - reach) if reach >= 0 else None
+
+    def took(self, plan: int, step: int) -> bool:
+        """Whether a step of a plan was committed."""
+        return self._table.took(f"step:{step}", plan)
+
+    def append(self, plan: int, step: int, rows: pl.DataFrame) -> None:
+        """Append a step's rows exactly once."""
+        dated = rows.with_columns(pl.col(TILE).dt.date().alias(EVENT_DATE)).select(list(self._columns))
+        self._table.append_once(dated, f"step:{step}", plan)
+
+    def finished(self, plan: int) -> bool:
+        """Whether a plan brought the tiles up to date."""
+        return self._table.took("done", plan)
+
+    def finish(self, plan: int, cursors: Mapping[str, int], covered: datetime) -> None:
+        """Say that a plan brought the tiles up to these versions, complete from ``covered`` on."""
+        marks = {_CURSOR + source: version for source, version in cursors.items()}
+        marks["reach"] = _FAR - to_micros(covered)
+        self._table.append_once(pl.DataFrame(schema=self._columns), "done", plan, marks=marks)
+
+    def scan(self, since: date | None = None, until: date | None = None) -> pl.LazyFrame:
+        """All rows of tiles that begin on these dates, both included."""
+        frame = self._table.scan(None, since, until)
+        assert frame is not None  # ensured in __init__
+        return frame
