@@ -223,6 +223,8 @@ def _unsplittable(group: FeatureGroup) -> str | None:
     """Why none of a group's features can come from tiles; None if they may."""
     if len(group.inputs) > 1:
         return "the group has several inputs"
+    if group.prepare_by:
+        return "`prepare` looks across rows of other tiles (`prepare_by`)"
     origin = next(iter(group.inputs.values()))
     late = isinstance(origin, FeatureGroup) or origin.live_since is not None
     if group.prepare is not None and late:
