@@ -1,6 +1,7 @@
 """Derived features: element-wise Polars expressions over stored features and request values.
 
-The same expression object runs offline over a frame and online over a request.
+The same expression object runs offline over a frame and online over a request. ``request_timestamp`` is
+there for all of them: offline the entity row's time, online the moment of the request.
 """
 
 from __future__ import annotations
@@ -8,32 +9,47 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 
+from features.compute import stored_schema
 from features.entity import DataType
 from features.errors import DefinitionError, InvalidInput
-from features.feature_group import Feature, FeatureGroup
+from features.feature_group import REQUEST_TIMESTAMP, Feature, FeatureGroup
 from features.feature_service import FeatureService, Ref
 from features.point_in_time import NOT_FOUND, NULL_VALUE, OUTSIDE_MAX_AGE, PRESENT
 from features.registry import Registry
+from features.row_closure import uncompiled as uncompiled_expression
+from features.times import UTC_US
 
 _ROW = "_row"
+
+
+class Derivation(NamedTuple):
+    """A derived feature in a request: its output name, and the columns it sees by the name it uses."""
+
+    name: str
+    feature: Feature
+    columns: Mapping[str, str]
+
+    def types(self, dtypes: Mapping[str, DataType]) -> dict[str, DataType]:
+        """The types of what it sees, from those of all columns."""
+        return {used: dtypes[there] for used, there in self.columns.items()}
 
 
 @dataclass(frozen=True)
 class Selection:
     """What a request resolves to: the refs to answer, what to read for them and what to derive.
 
-    ``stored`` maps each group, as references name it, to the features read from it; ``names`` are the output columns in
-    order; ``derived`` are (output name, feature, columns it may see by the name it uses).
+    ``stored`` maps each group, as references name it, to the features read from it; ``names`` are the
+    output columns in order; ``derived`` are in the order in which they are computed.
     """
 
     refs: Sequence[Ref]
     stored: Mapping[str, Sequence[str]]
     names: Mapping[Ref, str]
-    derived: Sequence[tuple[str, Feature, Mapping[str, str]]]
+    derived: Sequence[Derivation]
     request: Mapping[str, DataType]
 
     @property
@@ -58,19 +74,19 @@ def select(
     if doubled:
         raise DefinitionError(f"feature name(s) {doubled} come from several groups: ask with full_feature_names=True")
     stored: dict[str, dict[str, None]] = {}
-    derived: list[tuple[str, Feature, Mapping[str, str]]] = []
+    derived: list[Derivation] = []
     for ref in refs:
         group = registry.group(ref.head)
         own = {f.name: f for f in group.derived}.get(ref.feature)
         if own is None:
             stored.setdefault(ref.head, {})[ref.feature] = None
         else:
-            derived.append((names[ref], own, _group_columns(ref.head, group, own, stored)))
+            derived.append(Derivation(names[ref], own, _group_columns(ref.head, group, own, stored)))
     request = dict(service.request or {}) if service else {}
     for feature in service.derived if service else ():
         if feature.name in names.values():
             raise DefinitionError(f"derived feature {feature.name!r} has the name of another output: rename it")
-        derived.append((feature.name, feature, _service_columns(registry, names, feature, request)))
+        derived.append(Derivation(feature.name, feature, _service_columns(registry, names, feature, request)))
     return Selection(refs, {name: list(read) for name, read in stored.items()}, names, derived, request)
 
 
@@ -79,17 +95,58 @@ def column(group: str, feature: str) -> str:
     return f"{group}__{feature}"
 
 
-def evaluate(frame: pl.DataFrame, selection: Selection) -> pl.DataFrame:
-    """Add the derived features to a frame with the stored columns (see ``column``) and request values."""
-    for name, feature, columns in selection.derived:
-        view = frame.with_row_index(_ROW).select(_ROW, *(pl.col(there).alias(used) for used, there in columns.items()))
+def column_types(registry: Registry, selection: Selection) -> dict[str, DataType]:
+    """The types of all columns while a request is worked on, those of derived features included.
+
+    Raises DefinitionError where a derived expression does not fit what it reads.
+    """
+    found: dict[str, DataType] = {**selection.request, REQUEST_TIMESTAMP: UTC_US}
+    for head, features in selection.stored.items():
+        schema = stored_schema(registry.group(head))
+        found |= {column(head, feature): schema[feature] for feature in features}
+    for derivation in selection.derived:
+        name, expr = derivation.name, derivation.feature.expr
         try:
-            values = view.with_columns(feature.expr.alias(name))[name]
+            found[name] = pl.LazyFrame(schema=derivation.types(found)).select(expr.alias(name)).collect_schema()[name]
         except pl.exceptions.PolarsError as error:
             reason = str(error).splitlines()[0]
-            raise InvalidInput(f"derived feature {name!r} cannot be computed: {reason}; mend its expression") from error
-        frame = frame.with_columns(values)
+            raise DefinitionError(
+                f"derived feature {name!r} does not fit what it reads: {reason}; mend its expression"
+            ) from error
+    return found
+
+
+def uncompiled(registry: Registry, item: FeatureGroup | FeatureService) -> dict[str, str]:
+    """Which derived features of a group or service pay Polars' price per online request (80 µs), and why."""
+    own = [str(Ref(item.name, f.name, item.major)) for f in item.derived] if isinstance(item, FeatureGroup) else item
+    selection = select(registry, own, full_feature_names=True)
+    dtypes = column_types(registry, selection)
+    reasons = {d.feature.name: uncompiled_expression(d.feature.expr, d.types(dtypes)) for d in selection.derived}
+    names = {f.name for f in item.derived}
+    return {name: reason for name, reason in reasons.items() if reason is not None and name in names}
+
+
+def evaluate(frame: pl.DataFrame, selection: Selection) -> pl.DataFrame:
+    """Add the derived features to a frame with the stored columns (see ``column``) and request values."""
+    for derivation in selection.derived:
+        frame = frame.with_columns(derived_values(frame, derivation))
     return frame
+
+
+def derived_values(frame: pl.DataFrame, derivation: Derivation) -> pl.Series:
+    """A derived feature's values over a frame of what it reads.
+
+    A row's answer is the same however many rows there are: for a piece of one row alone Polars takes other
+    kernels, whose last bits differ, so one row is computed as two.
+    """
+    name, feature, columns = derivation
+    view = frame.with_row_index(_ROW).select(_ROW, *(pl.col(there).alias(used) for used, there in columns.items()))
+    several = pl.concat([view, view]) if view.height == 1 else view
+    try:
+        return several.rechunk().with_columns(feature.expr.alias(name)).get_column(name).head(view.height)
+    except pl.exceptions.PolarsError as error:
+        reason = str(error).splitlines()[0]
+        raise InvalidInput(f"derived feature {name!r} cannot be computed: {reason}; mend its expression") from error
 
 
 def request_value(name: str, value: Any, dtype: DataType, rows: int) -> pl.Series:
@@ -126,12 +183,20 @@ def status(values: pl.Series, inputs: Sequence[pl.Series]) -> pl.Series:
     return frame.select(found.alias(values.name)).to_series()
 
 
+def missing_status(inputs: Sequence[str]) -> str:
+    """Why a derived feature has no value, from the statuses of the stored features that it reads."""
+    return next((reason for reason in (NOT_FOUND, OUTSIDE_MAX_AGE) if reason in inputs), NULL_VALUE)
+
+
 def _group_columns(
     head: str, group: FeatureGroup, feature: Feature, stored: dict[str, dict[str, None]]
 ) -> dict[str, str]:
     """What a group's derived feature reads: features of the same group by short name."""
     columns = {}
     for root in feature.expr.meta.root_names():
+        if root == REQUEST_TIMESTAMP:
+            columns[root] = root
+            continue
         if root not in group.feature_names:
             where = f"derived feature {group.name}:{feature.name}"
             raise DefinitionError(f"{where} reads {root!r}, which is not a stored feature of its group")
@@ -146,10 +211,15 @@ def _service_columns(
     """What a service's derived feature reads: its features by short or full name, and request values."""
     columns = {}
     for root in feature.expr.meta.root_names():
-        if root in request:
+        found = [ref for ref in names if root in (ref.feature, ref.full_name)]
+        if root == REQUEST_TIMESTAMP or (root in request and not found):
             columns[root] = root
             continue
-        found = [ref for ref in names if root in (ref.feature, ref.full_name)]
+        if root in request:
+            raise DefinitionError(
+                f"derived feature {feature.name!r} reads {root!r}, which is both a feature and a request value: "
+                f"rename the request value"
+            )
         if len(found) != 1:
             problem = "is not among its features or request values" if not found else "is ambiguous: use the full name"
             raise DefinitionError(f"derived feature {feature.name!r} reads {root!r}, which {problem}")

@@ -18,9 +18,10 @@ import polars as pl
 from features.compute import stored_schema
 from features.entity import DataType
 from features.errors import DefinitionError
-from features.feature_group import Feature, FeatureGroup
+from features.feature_group import REQUEST_TIMESTAMP, Feature, FeatureGroup
 from features.fingerprint import captured, serialized, source_text
 from features.source import Source
+from features.times import UTC_US
 
 Description = Mapping[str, Any]
 """A definition as plain JSON-able data."""
@@ -48,6 +49,7 @@ def meaning(group: FeatureGroup) -> dict[str, Any]:
     Raises DefinitionError where an expression does not fit its inputs, or cannot be told apart from another.
     """
     types = stored_schema(group)
+    seen = {**types, REQUEST_TIMESTAMP: UTC_US}  # by derived features
     return {
         "name": group.name,
         "entity": {"name": group.entity.name, "keys": [[key, str(types[key])] for key in group.keys]},
@@ -61,7 +63,7 @@ def meaning(group: FeatureGroup) -> dict[str, Any]:
         "prepare_uses": captured(group.prepare) if group.prepare else [],
         "prepare_by": list(group.prepare_by),
         "features": [_feature(f, types[f.name]) for f in group.features],
-        "derived": [_feature(f, _derived_type(group, f, types)) for f in group.derived],
+        "derived": [_feature(f, _derived_type(group, f, seen)) for f in group.derived],
     }
 
 

@@ -23,7 +23,18 @@ Grain = Literal["event", "entity", "window"]
 Prepare = Callable[..., pl.LazyFrame]
 
 EVENT_TIMESTAMP = "event_timestamp"
-RESERVED = {EVENT_TIMESTAMP, "created_timestamp", "_plan", "_as_if", "_epoch", "_deleted", *BOOKKEEPING}
+REQUEST_TIMESTAMP = "request_timestamp"
+"""What derived expressions call the moment that is asked about: the entity row's time, online now."""
+RESERVED = {
+    EVENT_TIMESTAMP,
+    REQUEST_TIMESTAMP,
+    "created_timestamp",
+    "_plan",
+    "_as_if",
+    "_epoch",
+    "_deleted",
+    *BOOKKEEPING,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,6 +225,14 @@ def _check_expressions(group: FeatureGroup, who: str) -> None:
                 f"{who}: feature {feature.name!r} of grain {group.grain!r} gives a value for each source row: "
                 f"aggregate {str(feature.expr)!r}, like (...).mean() or (...).last()"
             )
+    for feature in group.derived:
+        check_derived(who, feature)
+
+
+def check_derived(who: str, feature: Feature) -> None:
+    """Refuse a derived feature (of ``who``) whose expression looks across rows."""
+    if reason := not_elementwise(feature.expr):
+        raise DefinitionError(f"{who}: derived feature {feature.name!r} must be element-wise: {reason}")
 
 
 def _check_times(group: FeatureGroup, who: str) -> int:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 
+from features.checks import check_dtypes, check_several
 from features.entity import DataType, check_name
 from features.errors import DefinitionError
-from features.feature_group import Feature, FeatureGroup
+from features.feature_group import RESERVED, Feature, FeatureGroup, check_derived
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ class FeatureService:
         check_name("feature service", self.name)
         if not self.features:
             raise DefinitionError(f"feature service {self.name!r} has no features: add groups or references")
+        _check(self)
 
     @property
     def refs(self) -> list[Ref]:
@@ -82,3 +84,21 @@ class FeatureService:
             else:
                 refs.append(Ref.parse(item))
         return list(dict.fromkeys(refs))
+
+
+def _check(service: FeatureService) -> None:
+    """The request values and derived features of a service, as far as they can be wrong on their own."""
+    who = f"feature service {service.name!r}"
+    check_several(who, "derived", service.derived, Feature, "[Feature('ratio', pl.col('a') / pl.col('b'))]")
+    if service.request is not None:
+        check_dtypes(who, "request", service.request)
+    for name in service.request or ():
+        check_name(f"{who}: request value", name)
+        if name in RESERVED:
+            raise DefinitionError(f"{who}: request value {name!r}: the name is reserved; choose another")
+    for feature in service.derived:
+        check_derived(who, feature)
+    names = [*(service.request or ()), *(feature.name for feature in service.derived)]
+    doubled = sorted({name for name in names if names.count(name) > 1})
+    if doubled:
+        raise DefinitionError(f"{who}: the name(s) {doubled} are used twice; rename one of them")

@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar
 from features import derived
 from features.column_trace import Column, Traced, trace
 from features.errors import NotRegistered
-from features.feature_group import EVENT_TIMESTAMP, FeatureGroup
+from features.feature_group import EVENT_TIMESTAMP, REQUEST_TIMESTAMP, FeatureGroup
 from features.feature_service import FeatureService, Ref
 from features.model import ModelSpec
 from features.registry import Registry
@@ -199,7 +199,7 @@ def _of_group(registry: Registry, group: FeatureGroup) -> Iterator[Edge]:
         yield from _edges(registry, group, rest, target, "structure")
     for feature in group.derived:
         for root in feature.expr.meta.root_names():
-            source = Node("feature", f"{head}:{root}")
+            source = Node("request value" if root == REQUEST_TIMESTAMP else "feature", f"{head}:{root}")
             yield Edge(source, Node("derived feature", f"{head}:{feature.name}"), "value")
     if any(group in reader.inputs.values() for reader in registry.groups.values()):
         for key in (*group.keys, EVENT_TIMESTAMP):

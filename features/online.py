@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 import polars as pl
 
-from features import derived as deriving
-from features.compute import stored_schema
-from features.derived import Selection, column
+from features.derived import Selection, column, request_value, select
 from features.entity import DataType
 from features.errors import InvalidInput
-from features.feature_group import FeatureGroup
+from features.feature_group import REQUEST_TIMESTAMP, FeatureGroup
 from features.feature_service import FeatureService
 from features.frames import as_frame
+from features.online_derived import OnlineDerivation, online_derivations
 from features.point_in_time import NOT_FOUND, NULL_VALUE, OUTSIDE_MAX_AGE, PRESENT, entity_keys
 from features.registry import Registry
 from features.stored_types import key_dtypes
@@ -26,7 +26,11 @@ from features.times import UTC_US
 
 @dataclass(frozen=True)
 class OnlineResponse:
-    """Answers by name: values, statuses and event timestamps, one list entry per entity row."""
+    """Answers by name: values, statuses and event timestamps, one list entry per entity row.
+
+    An event timestamp says as of when an answer stands, also that of a row that is OUTSIDE_MAX_AGE (while
+    the store still has it); a derived feature is as old as the oldest it reads.
+    """
 
     entities: pl.DataFrame
     values: Mapping[str, list[Any]]
@@ -53,6 +57,7 @@ class OnlineRetrieval:
     def __init__(self, registry: Registry, online: OnlineStore) -> None:
         self._registry = registry
         self._online = online
+        self._prepared = lru_cache(maxsize=1_000)(self._prepare)  # definitions do not change while it lives
 
     def get(
         self,
@@ -64,37 +69,110 @@ class OnlineRetrieval:
         now: datetime,
     ) -> OnlineResponse:
         """Answer features for entity rows; see FeatureStore.get_online_features."""
+        asked = features if isinstance(features, FeatureService) else tuple(features)
+        prepared = self._prepared(asked, full_feature_names)
         entities = as_frame(entity_rows)
-        selection = deriving.select(self._registry, features, full_feature_names=full_feature_names)
-        values: dict[str, list[Any]] = {}
-        statuses: dict[str, list[str]] = {}
-        moments: dict[str, list[datetime | None]] = {}
-        dtypes: dict[str, DataType] = {}
-        for name, wanted in selection.stored.items():
-            group = self._registry.group(name)
+        prepared.refuse_collisions(entities)
+        work = _Columns()
+        for group, wanted in prepared.groups.items():
             found = self._online.read(group.table_id, _keys(group, entities))
-            rows = [_answer(row, group, now) for row in found]
-            times = [row.event_timestamp if row else None for row, _ in rows]
-            for feature in wanted:
-                there = column(name, feature)
-                values[there] = [row.values.get(feature) if row else None for row, _ in rows]
-                statuses[there] = [_status(s, v) for (_, s), v in zip(rows, values[there], strict=True)]
-                moments[there], dtypes[there] = times, stored_schema(group)[feature]
-        return _response(entities, selection, values, statuses, moments, dtypes, request or {})
+            work.add(found, wanted, group, now)
+        if prepared.derived:
+            work.values |= prepared.request_values(request or {}, entities, now)
+        elif request:
+            prepared.request_values(request, entities, now)
+        for derivation in prepared.derived:
+            work.derive(derivation, entities.height)
+        return _response(entities, prepared, work)
+
+    def _prepare(self, features: FeatureService | tuple[str, ...], full_feature_names: bool) -> _Prepared:
+        selection = select(self._registry, features, full_feature_names=full_feature_names)
+        groups: dict[FeatureGroup, dict[str, str]] = {}
+        for head, wanted in selection.stored.items():
+            group = self._registry.group(head)
+            if not group.online:
+                raise InvalidInput(
+                    f"feature group {group.name!r} is not served online (online=False): read it with "
+                    f"get_historical_features, or define it with online=True, apply and sync"
+                )
+            groups[group] = {feature: column(head, feature) for feature in wanted}
+        return _Prepared(selection, groups, *online_derivations(self._registry, selection))
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """What a request needs that does not depend on its rows.
+
+    ``groups`` maps the stored features to read from each group to the columns they are worked on in.
+    """
+
+    selection: Selection
+    groups: Mapping[FeatureGroup, Mapping[str, str]]
+    derived: Sequence[OnlineDerivation]
+    dtypes: Mapping[str, DataType]
+
+    def refuse_collisions(self, entities: pl.DataFrame) -> None:
+        """InvalidInput where an entity row already has a column with the name of an answer."""
+        clash = sorted(set(entities.columns) & set(self.selection.outputs))
+        if clash:
+            remedy = "rename them or use full_feature_names=True"
+            raise InvalidInput(f"the entity rows already have column(s) {clash}: {remedy}")
+
+    def request_values(
+        self, given: Mapping[str, Any], entities: pl.DataFrame, now: datetime
+    ) -> dict[str, Sequence[Any]]:
+        """The request values by column, one for each entity row; InvalidInput where one lacks or is too much."""
+        known = self.selection.request
+        unknown = [name for name in given if name not in known]
+        if unknown:
+            takes = f"it takes {list(known)}" if known else "it takes none"
+            raise InvalidInput(f"request value(s) {unknown} are not asked for: {takes}")
+        missing = [name for name in known if name not in given and name not in entities.columns]
+        if missing:
+            raise InvalidInput(f"the service needs request value(s) {missing}: pass request={{name: [values]}}")
+        found: dict[str, Sequence[Any]] = {REQUEST_TIMESTAMP: [now] * entities.height}
+        for name, dtype in known.items():
+            value = given[name] if name in given else entities[name]
+            found[name] = request_value(name, value, dtype, entities.height).to_list()
+        return found
+
+
+@dataclass
+class _Columns:
+    """The columns of a request while it is worked on: values, statuses and moments by column."""
+
+    values: dict[str, Sequence[Any]] = field(default_factory=dict)
+    statuses: dict[str, list[str]] = field(default_factory=dict)
+    moments: dict[str, list[datetime | None]] = field(default_factory=dict)
+
+    def add(
+        self, found: Sequence[OnlineRow | None], wanted: Mapping[str, str], group: FeatureGroup, now: datetime
+    ) -> None:
+        """The stored features of a group, from the rows that the store has at ``now``."""
+        rows = [None if row is None or row.deleted else row for row in found]
+        times = [None if row is None else row.event_timestamp for row in rows]
+        ttl = group.ttl_span
+        if ttl is not None:
+            rows = [None if row is None or now - row.event_timestamp > ttl else row for row in rows]
+        missing = [NOT_FOUND if time is None else OUTSIDE_MAX_AGE for time in times]
+        for feature, there in wanted.items():
+            values = [None if row is None else row.values.get(feature) for row in rows]
+            self.values[there], self.moments[there] = values, times
+            self.statuses[there] = [
+                PRESENT if value is not None else reason if row is None else NULL_VALUE
+                for value, row, reason in zip(values, rows, missing, strict=True)
+            ]
+
+    def derive(self, derived: OnlineDerivation, rows: int) -> None:
+        """A derived feature, from the columns that it reads."""
+        name, read = derived.derivation.name, [c for c in derived.reads if c in self.statuses]
+        self.values[name] = values = derived.values(self.values, rows)
+        self.statuses[name] = derived.statuses(values, [self.statuses[c] for c in read])
+        self.moments[name] = [_oldest([self.moments[c][row] for c in read]) for row in range(rows)]
 
 
 def _keys(group: FeatureGroup, entities: pl.DataFrame) -> list[tuple[Any, ...]]:
     return entity_keys(entities, key_dtypes(group.entity)).rows() if entities.height else []
-
-
-def _answer(row: OnlineRow | None, group: FeatureGroup, now: datetime) -> tuple[OnlineRow | None, str]:
-    """The row if it can be served at ``now``, and the status of the row as a whole."""
-    if row is None or row.deleted:
-        return None, NOT_FOUND
-    ttl = group.ttl_span
-    if ttl is not None and now - row.event_timestamp > ttl:
-        return None, OUTSIDE_MAX_AGE
-    return row, PRESENT
 
 
 def _oldest(times: Sequence[datetime | None]) -> datetime | None:
@@ -102,44 +180,16 @@ def _oldest(times: Sequence[datetime | None]) -> datetime | None:
     return min((t for t in times if t is not None), default=None)
 
 
-def _status(row_status: str, value: Any) -> str:
-    return NULL_VALUE if row_status == PRESENT and value is None else row_status
-
-
-def _response(
-    entities: pl.DataFrame,
-    selection: Selection,
-    values: dict[str, list[Any]],
-    statuses: dict[str, list[str]],
-    moments: dict[str, list[datetime | None]],
-    dtypes: dict[str, DataType],
-    request: Mapping[str, Any],
-) -> OnlineResponse:
-    """The answers under their output names, derived features computed."""
+def _response(entities: pl.DataFrame, prepared: _Prepared, work: _Columns) -> OnlineResponse:
+    """The answers under their output names."""
+    selection = prepared.selection
     where = {selection.names[ref]: column(ref.head, ref.feature) for ref in selection.refs}
-    if selection.derived:
-        missing = [name for name in selection.request if name not in request and name not in entities.columns]
-        if missing:
-            raise InvalidInput(f"the service needs request value(s) {missing}: pass request={{name: [values]}}")
-        frame = pl.DataFrame([pl.Series(n, v, dtype=dtypes[n]) for n, v in values.items()])
-        given = [
-            deriving.request_value(n, request[n] if n in request else entities[n], dtype, entities.height)
-            for n, dtype in selection.request.items()
-        ]
-        frame = deriving.evaluate(frame.with_columns(given), selection)
-        for name, _, columns in selection.derived:
-            read = [c for c in columns.values() if c in statuses]
-            where[name] = name
-            values[name], dtypes[name] = frame[name].to_list(), frame.schema[name]
-            statuses[name] = deriving.status(
-                frame[name], [pl.Series(statuses[c], dtype=pl.String) for c in read]
-            ).to_list()
-            moments[name] = [_oldest([moments[c][row] for c in read]) for row in range(entities.height)]
-    out = selection.outputs
+    where |= {derived.derivation.name: derived.derivation.name for derived in prepared.derived}
+    where = {name: where[name] for name in selection.outputs}
     return OnlineResponse(
         entities,
-        {n: values[where[n]] for n in out},
-        {n: statuses[where[n]] for n in out},
-        {n: moments[where[n]] for n in out},
-        {n: dtypes[where[n]] for n in out},
+        {name: list(work.values[there]) for name, there in where.items()},
+        {name: work.statuses[there] for name, there in where.items()},
+        {name: work.moments[there] for name, there in where.items()},
+        {name: prepared.dtypes[there] for name, there in where.items()},
     )

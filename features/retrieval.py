@@ -17,7 +17,7 @@ from features.content_hash import content_hash
 from features.derived import Selection, column
 from features.description import fingerprint
 from features.errors import InvalidInput
-from features.feature_group import FeatureGroup
+from features.feature_group import REQUEST_TIMESTAMP, FeatureGroup
 from features.feature_rows import CREATED, EVENT
 from features.feature_service import FeatureService
 from features.fingerprint import serialized
@@ -111,6 +111,7 @@ class HistoricalRetrieval:
         asked = given.with_columns(moment)
         _warn_of_the_future(asked, now)
         work = [deriving.request_value(n, given[n], dtype, given.height) for n, dtype in selection.request.items()]
+        work.append(asked[EVENT].alias(REQUEST_TIMESTAMP))
         statuses, groups = {}, {}
         # One state for what is read and what the manifest says was read: another run may be at work.
         read = {name: self._state(self._registry.group(name), name, pins or {}) for name in selection.stored}

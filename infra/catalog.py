@@ -17,7 +17,7 @@ from features.compute import stored_schema
 from features.description import fingerprint
 from features.entity import DataType, Entity
 from features.errors import NotRegistered
-from features.feature_group import Feature, FeatureGroup
+from features.feature_group import REQUEST_TIMESTAMP, Feature, FeatureGroup
 from features.feature_rows import EVENT, PLAN
 from features.feature_service import FeatureService, Ref
 from features.fingerprint import source_text
@@ -26,6 +26,7 @@ from features.registry import Registry
 from features.source import Source
 from features.store import FeatureStore
 from features.stores import OfflineStore
+from features.times import UTC_US
 
 Facts = dict[str, Any]
 """Scalars, and lists of rows (dicts of equal keys) that read as tables."""
@@ -331,7 +332,11 @@ def _dtype(group: FeatureGroup, feature: Feature) -> DataType:
     stored = stored_schema(group)
     if feature.name in stored:
         return stored[feature.name]
-    return pl.LazyFrame(schema=stored).select(feature.expr.alias(feature.name)).collect_schema()[feature.name]
+    return (
+        pl.LazyFrame(schema={**stored, REQUEST_TIMESTAMP: UTC_US})
+        .select(feature.expr.alias(feature.name))
+        .collect_schema()[feature.name]
+    )
 
 
 def _range(feature: Feature) -> str | None:
