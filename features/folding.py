@@ -19,18 +19,17 @@ from features.push import Pusher
 from features.runs import PUSH, Chunks
 from features.source import EVENT_DATE
 from features.stores import FeatureTable, OfflineStore, Plan, PushLog, TableState
-from features.times import TICK, UTC_US, Clock, from_micros, to_micros
+from features.times import TICK, UTC_US, from_micros, to_micros
 
 
 class Folding:
     """Implements features.runs.Work for the kind "push", and features.runs.Waiting."""
 
-    def __init__(self, offline: OfflineStore, target: str, log: PushLog, pusher: Pusher, clock: Clock) -> None:
+    def __init__(self, offline: OfflineStore, target: str, log: PushLog, pusher: Pusher) -> None:
         self._offline = offline
         self._target = target
         self._log = log
         self._pusher = pusher
-        self._clock = clock
 
     def stamp(self, group: FeatureGroup, floor: datetime) -> datetime:
         """A stamp for a run, not before ``floor``, after those of all pushes."""
@@ -40,8 +39,6 @@ class Folding:
         """The plan that folds what is online and not in the table yet; None for nothing, or while a plan is open."""
         with suppress(StorageError):  # where the online store cannot be reached, what it lacks stays in the log
             self._pusher.deliver(group)
-        if (folded := table.folded(self._log.name)) is not None:
-            self._log.drop(group.table_id, folded)
         state = table.state()
         if state.opened > state.closed:
             return None
@@ -55,12 +52,17 @@ class Folding:
         return Plan(
             number=state.opened + 1,
             kind=PUSH,
-            stamp=self.stamp(group, max(self._clock(), state.stamp + TICK) if state.stamp else self._clock()),
+            stamp=through,  # no row has it; so it makes no difference to later stamps when pushes were folded
             previous=state.through,
             sources={name: (read, read) for name, (_, read) in sources.items()},
             chunks=[(moments.min(), moments.max() + TICK)],  # type: ignore[list-item, operator]  # datetimes
             details={"version": group.version, "log": self._log.name, "through": to_micros(through)},
         )
+
+    def forget(self, group: FeatureGroup, table: FeatureTable) -> None:
+        """Drop what was folded from the log."""
+        if (folded := table.folded(self._log.name)) is not None:
+            self._log.drop(group.table_id, folded)
 
     def start(self, group: FeatureGroup, table: FeatureTable, plan: Plan) -> Chunks:
         """The pushed rows of a plan, which says beforehand how they were published.

@@ -55,7 +55,10 @@ class Waiting(Protocol):
         """A stamp for a run, not before ``floor``, that differs from those of the waiting rows."""
 
     def plan(self, group: FeatureGroup, table: FeatureTable) -> Plan | None:
-        """The plan, of the kind "push", that takes them in; None where nothing waits."""
+        """The plan, of the kind "push", that takes them in; None where nothing waits or another plan is open."""
+
+    def forget(self, group: FeatureGroup, table: FeatureTable) -> None:
+        """Let go of the rows that the table has by now."""
 
 
 class Runs:
@@ -92,14 +95,20 @@ class Runs:
 
     def fold(self, group: FeatureGroup, table: FeatureTable) -> Run:
         """Take in what waits, unless another run is at work."""
-        waiting = self._waiting.plan(group, table) if self._waiting else None
-        if waiting is not None:
-            try:
-                return self.run(group, table, waiting)
-            except ConcurrentRun:  # another run began, or took them in, first
-                if (open_plan := table.unfinished()) is not None and open_plan.kind == PUSH:
-                    self._do(group, table, open_plan, None)
-        return Run(group.name, None, 0, table.state().version)
+        done = Run(group.name, None, 0, table.state().version)
+        if self._waiting is None:
+            return done
+        self._waiting.forget(group, table)  # what a killed run took in
+        plan = self._waiting.plan(group, table)
+        if plan is None:
+            return done
+        try:
+            done = self.run(group, table, plan)
+        except ConcurrentRun:  # another run began, or took them in, first
+            if (open_plan := table.unfinished()) is not None and open_plan.kind == PUSH:
+                self._do(group, table, open_plan, None)
+        self._waiting.forget(group, table)
+        return done
 
     def state(self, group: FeatureGroup, table: FeatureTable) -> TableState:
         """The table's state while no plan is open; raises ConcurrentRun where another run is at work."""

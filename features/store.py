@@ -89,7 +89,7 @@ class FeatureStore:
         self._pusher = folding = None
         if push_log is not None:
             self._pusher = Pusher(offline, online, push_log, self.now, row_check, fold_after)
-            works[PUSH] = folding = Folding(offline, online.target, push_log, self._pusher, self.now)
+            works[PUSH] = folding = Folding(offline, online.target, push_log, self._pusher)
         self._runs = Runs(offline, self.now, works, folding, self.versions.check_held)
         self._materializer = Materializer(self._runs, computation, chunk_rows)
         self._syncer = Syncer(offline, online, self.now)
