@@ -100,7 +100,9 @@ def value_of(bucket: pl.Expr, accuracy: float) -> pl.Expr:
     place = bucket.abs().cast(pl.Float64)
     middle = math.log(2 / (math.exp(log_growth) + 1))
     size = ((place - offset) * log_growth + middle).exp().clip(_SMALLEST, _LARGEST)
-    size = pl.when(place == 2.0 * offset).then(math.inf).when(place > 2.0 * offset).then(math.nan).otherwise(size)
+    # As text, since an expression's JSON has no word for these numbers.
+    inf, nan = pl.lit("inf").cast(pl.Float64), pl.lit("nan").cast(pl.Float64)
+    size = pl.when(place == 2.0 * offset).then(inf).when(place > 2.0 * offset).then(nan).otherwise(size)
     return pl.when(bucket == 0).then(0.0).when(bucket < 0).then(-size).otherwise(size)
 
 

@@ -332,4 +332,9 @@ def _tree(expr: pl.Expr) -> Tree:
 
 
 def _expr(tree: Tree) -> pl.Expr:
-    return pl.Expr.deserialize(io.StringIO(json.dumps(tree)), format="json")
+    try:
+        return pl.Expr.deserialize(io.StringIO(json.dumps(tree)), format="json")
+    except pl.exceptions.ComputeError as error:  # inf and nan have no JSON
+        raise Undecomposed(
+            "it holds a literal (inf, nan) that cannot be taken apart: write pl.lit('inf').cast(...)"
+        ) from error
