@@ -63,6 +63,10 @@ class TrackingError(FeatureFabError):
     """The tracking server has no such model, version or run, or cannot be asked."""
 
 
+class ParityBroken(FeatureFabError):
+    """The online store answers something else than the offline store says it does."""
+
+
 class ReproductionError(FeatureFabError):
     """A training set cannot be rebuilt as it was; the message names what is gone or differs."""
 

@@ -163,8 +163,8 @@ def nightly(
     home: Home = None,
     json: Json = False,
 ) -> None:
-    """Run the nightly flow now: ingest, materialize, sync, train what is untrained, score, report."""
-    from flows.console import clear_errors, out, print_json
+    """Run the nightly flow now: ingest, materialize, sync, check parity, train what is untrained, score, report."""
+    from flows.console import clear_errors, complain, out, print_json
     from flows.runtime import prefect_runtime
     from infra.settings import load_settings
 
@@ -179,6 +179,9 @@ def nightly(
     else:
         for line in (facts["monitored"]["verdict"], facts["monitored"]["report"]):
             out.print(line, markup=False, soft_wrap=True)
+    if facts["parity"]["verdict"] != "ok":
+        complain("error", facts["parity"]["reason"])
+        raise typer.Exit(1)
 
 
 @app.command("get-online")
@@ -359,6 +362,24 @@ def leakcheck(
             reports.append(check(*parts, name, now=now, moments=moments, entities=scope))
             progress(number, len(names))
     if show_leaks(reports, json=json):
+        raise typer.Exit(1)
+
+
+@app.command()
+def parity(
+    name: Annotated[Optional[str], typer.Argument(help="A group or service; none for every served group.")] = None,  # noqa: UP045
+    sample: Annotated[int, typer.Option(help="How many entities of each group to ask; others each day.")] = 1_000,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Compare online answers with the offline store as of now, for a sample of entities."""
+    from flows.console import clear_errors
+    from flows.views import show_parity
+    from infra.parity import parity_of_home
+
+    with clear_errors():
+        reports = parity_of_home(name, sample=sample, home=home)
+    if not show_parity(reports, json=json):
         raise typer.Exit(1)
 
 

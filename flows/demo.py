@@ -149,6 +149,7 @@ def _night(run: Callable[[], Any], moment: datetime) -> Any:
     _say("ingest", facts["ingested"])
     for name in ("materialized", "synced"):
         _say(name, {f["group"]: f["rows"] for f in facts[name]})
+    _say("parity", facts["parity"])
     for fact in [*facts["trained"], *facts["monitored"]["scored"]]:
         _say("model", fact)
     watched = facts["monitored"]

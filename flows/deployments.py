@@ -25,6 +25,7 @@ from flows.maintain import maintain
 from flows.materialize import materialize
 from flows.monitor import monitor
 from flows.nightly import nightly
+from flows.parity import parity
 from flows.runtime import require_server
 from flows.sync import sync, warm_up
 from flows.train import train
@@ -36,7 +37,7 @@ WARM_UP = "0 6 * * *"
 MONTHLY = "0 4 1 * *"
 """When the shipped schedules fire, in the settings' ``schedule_timezone``."""
 
-_BY_HAND: tuple[Flow[Any, Any], ...] = (ingest, materialize, sync, train, monitor, backfill)
+_BY_HAND: tuple[Flow[Any, Any], ...] = (ingest, materialize, sync, parity, train, monitor, backfill)
 
 
 def deployments(settings: Settings, registry: Registry | None = None) -> list[RunnerDeployment]:

@@ -12,6 +12,7 @@ from flows.ingest import ingest
 from flows.materialize import materialize
 from flows.moment import moment_of
 from flows.monitor import monitor
+from flows.parity import parity_verdict
 from flows.sync import sync
 from flows.tasks import Facts
 from flows.train import train
@@ -22,7 +23,9 @@ from infra.wiring import open_platform
 
 @flow(name="nightly", flow_run_name="nightly")
 def nightly(landing: str | None = None, now: datetime | None = None) -> Facts:
-    """Ingest, materialize, sync, train the models that have no version yet, score and report.
+    """Ingest, materialize, sync, check parity, train the models that have no version yet, score and report.
+
+    Where the stores do not agree, the parity run fails and the rest of the night goes on.
 
     Args:
         landing: The folder in which files arrive; empty for the home's own.
@@ -32,6 +35,7 @@ def nightly(landing: str | None = None, now: datetime | None = None) -> Facts:
     ingested = take_in(landing, moment)
     materialized = materialize(now=moment)
     synced = sync(now=moment)
+    agreed = parity_verdict(moment)
     with open_platform() as platform:
         missing = untrained(platform.store, platform.tracker)
     trained = train(missing, now=moment) if missing else []
@@ -40,6 +44,7 @@ def nightly(landing: str | None = None, now: datetime | None = None) -> Facts:
         "ingested": ingested,
         "materialized": materialized,
         "synced": synced,
+        "parity": agreed,
         "trained": trained,
         "monitored": monitor(now=moment),
     }

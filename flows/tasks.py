@@ -19,6 +19,7 @@ from infra.ledger import REJECTED, TRUNCATED
 from infra.maintenance import maintain
 from infra.model_runs import score, train
 from infra.monitoring import write_report
+from infra.parity import parity_of_home
 from infra.wiring import Platform, fixed_clock, open_platform
 
 Facts = dict[str, Any]
@@ -75,6 +76,21 @@ def warm_group(group: str, now: datetime) -> Facts:
     """Read through a group's online rows, so that the first requests of the day find them in memory."""
     with _home(now) as platform:
         return {"group": group, "entities": platform.store.online.count(platform.store.registry.group(group).table_id)}
+
+
+@task(name="compare stores")
+def compare_stores(name: str | None, sample: int, now: datetime) -> list[Facts]:
+    """Ask both stores about a sample of entities of each group; ``worst`` is the feature that agrees least."""
+    return [
+        {
+            "group": found.group,
+            "entities": found.entities,
+            "agreement": found.agreement,
+            "ok": found.ok,
+            "worst": min(found.features, key=lambda f: f.agreement).feature if found.features else None,
+        }
+        for found in parity_of_home(name, sample=sample, now=now)
+    ]
 
 
 @task(name="train model", task_run_name="train {model}")

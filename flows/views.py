@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from features.leakcheck import LeakReport
+from features.parity import Difference, GroupParity
 from features.retrieval import TrainingSet
 from flows.console import print_json, print_table
 
@@ -65,3 +67,34 @@ def _of_group(report: LeakReport) -> dict[str, str | int]:
         "changed": sum(f.changed for f in report.features),
         "verdict": "LEAK" if report.leaks else "ok" if compared else "nothing to compare",
     }
+
+
+def show_parity(reports: Sequence[GroupParity], *, json: bool) -> bool:
+    """How both stores compare, a line a feature, then entities that differ; whether every group agrees."""
+    if json:
+        print_json([{**asdict(report), "agreement": report.agreement, "ok": report.ok} for report in reports])
+        return all(report.ok for report in reports)
+    lines = [
+        {
+            "group": report.group,
+            "feature": f.feature,
+            "entities": f.entities,
+            "agreement": f"{f.agreement:.3%}",
+            "consistency": f.consistency,
+            "skew": f.skew,
+            "other_status": f.other_status,
+        }
+        for report in reports
+        for f in report.features
+    ]
+    print_table("parity", lines)
+    for report in reports:
+        for f in report.features:
+            if f.differences:
+                print_table(f"{report.group}:{f.feature}", [_difference(d) for d in f.differences])
+    return all(report.ok for report in reports)
+
+
+def _difference(found: Difference) -> dict[str, Any]:
+    answers = {"online": found.online, "": found.online_status, "offline": found.offline, " ": found.offline_status}
+    return {**found.entity, **answers}

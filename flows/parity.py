@@ -1,0 +1,46 @@
+"""The parity flow: does the online store answer what the offline store says it answers?"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from prefect import flow
+
+from features.errors import ParityBroken
+from features.parity import LEAST_AGREEMENT
+from flows.moment import moment_of
+from flows.tasks import Facts, compare_stores
+from infra.parity import SAMPLE
+
+
+@flow(name="parity", flow_run_name="parity")
+def parity(name: str | None = None, sample: int = SAMPLE, now: datetime | None = None) -> list[Facts]:
+    """Compare online answers with the offline store as of now; fail below 99.9 % agreement of any feature.
+
+    Args:
+        name: A feature group or service; empty for every group that is served online.
+        sample: How many entities of each group are asked; others each day.
+        now: The moment the run counts as; empty for the present.
+    """
+    facts = compare_stores(name, sample, moment_of(now))
+    broken = [fact for fact in facts if not fact["ok"]]
+    if broken:
+        worst = min(broken, key=lambda fact: float(fact["agreement"]))
+        raise ParityBroken(
+            f"online and offline answers of {[fact['group'] for fact in broken]} differ: of {worst['group']!r} only "
+            f"{worst['agreement']:.2%} agree in {worst['worst']!r}, less than {LEAST_AGREEMENT:.1%}; `featurefab parity "
+            f"{worst['group']}` names entities; has anything else written to the online store?"
+        )
+    return facts
+
+
+def parity_verdict(now: datetime) -> Facts:
+    """What the night says of parity: a difference fails the parity run, and the night goes on."""
+    state = parity(now=now, return_state=True)
+    found = state.result(raise_on_failure=False)
+    if isinstance(found, ParityBroken):
+        return {"verdict": "failed", "reason": str(found)}
+    if isinstance(found, BaseException):
+        raise found
+    lowest = min((fact["agreement"] for fact in found), default=1.0)
+    return {"verdict": "ok", "entities": sum(fact["entities"] for fact in found), "agreement": lowest}
