@@ -7,7 +7,7 @@ follows from the names in expressions and definitions.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
@@ -119,7 +119,7 @@ class Lineage:
         return into, out
 
 
-def lineage(registry: Registry, ref: str, runs: Iterable[Edge] = ()) -> Lineage:
+def lineage(registry: Registry, ref: str, runs: Sequence[Edge] = ()) -> Lineage:
     """What is above and below a source, group, service or model, or one column or feature of it.
 
     ``runs`` are edges that only a platform knows: model versions and their predictions. Raises
@@ -136,12 +136,14 @@ def lineage(registry: Registry, ref: str, runs: Iterable[Edge] = ()) -> Lineage:
     edges = [edge for group in groups for edge in _of_group(registry, group)]
     edges += [edge for service in registry.services.values() for edge in _of_service(registry, service)]
     edges += [edge for model in registry.models.values() for edge in _of_model(registry, model)]
+    known = {edge.target for edge in runs}  # predictions come from versions where these are known
+    edges = [edge for edge in edges if edge.target not in known]
     whole = Lineage((), (*edges, *runs))
     nodes = list(dict.fromkeys([*whole.nodes, *_columns(registry, ref)]))
     focus = _focus(registry, ref, nodes)
     if not focus:
-        known = [*registry.groups, *registry.sources, *registry.services, *registry.models, *(n.name for n in nodes)]
-        nearest = get_close_matches(ref, dict.fromkeys(known), n=3, cutoff=0)
+        names = [*registry.groups, *registry.sources, *registry.services, *registry.models, *(n.name for n in nodes)]
+        nearest = get_close_matches(ref, dict.fromkeys(names), n=3, cutoff=0)
         raise NotRegistered(f"{ref!r} is not registered; the nearest: {', '.join(nearest) or 'none'}")
     return whole.around(focus)
 
