@@ -24,6 +24,7 @@ from features.row_terms import (
     BOOLEAN,
     FLOAT,
     MOMENTS,
+    NULL,
     SPAN,
     Row,
     Run,
@@ -45,7 +46,7 @@ _DATE_PARTS = ("Year", "Month", "Day", "WeekDay")
 _UNITS = {"Days": 86_400_000_000, "Hours": 3_600_000_000, "Minutes": 60_000_000, "Seconds": 1_000_000}
 _UNITS |= {"Milliseconds": 1_000, "Microseconds": 1}
 _ARITHMETIC = {"Plus": operator.add, "Minus": operator.sub, "Multiply": operator.mul}
-_FLOAT_ONLY = {"FloorDivide": op.floor_divide, "Modulus": op.modulo}
+_FLOAT_ONLY = {"TrueDivide": op.divide, "FloorDivide": op.floor_divide, "Modulus": op.modulo}
 _INT_ONLY = {"FloorDivide": op.int_floor_divide, "Modulus": op.int_modulo}
 _COMPARE = {
     "Eq": (operator.eq, op.equal),
@@ -169,22 +170,29 @@ def _binary(name: str, left: Term, right: Term) -> Term:
     dtype = FLOAT if name == "TrueDivide" else common_type([left, right])
     _require_numbers(name, left, right)
     left, right = converted(left, dtype), converted(right, dtype)
-    by = right.value if right.literal else None
-    if dtype != FLOAT:
-        operation = _ARITHMETIC.get(name) or _INT_ONLY.get(name)
-        if operation is not None:
-            return both(left, right, op.wrapping(operation, BITS[dtype]), dtype)
-    elif by is not None and name in ("TrueDivide", "FloorDivide"):
-        inverse = constant(FLOAT, op.divide(1.0, by))
-        times = both(left, inverse, operator.mul, FLOAT)
+    if dtype == FLOAT:
+        return _float_arithmetic(name, left, right)
+    if operation := _ARITHMETIC.get(name) or _INT_ONLY.get(name):
+        return both(left, right, op.wrapping(operation, BITS[dtype]), dtype)
+    raise NotImplementedError(f"{as_written(name)}() of {dtype} is not compiled")
+
+
+def _float_arithmetic(name: str, left: Term, right: Term) -> Term:
+    """Arithmetic of floats; of a literal and a column by the rules that Polars has for these."""
+    refuse_constants(left, right)
+    first, by = (term.value if term.literal else None for term in (left, right))
+    if by == 0.0 and name in ("Plus", "Minus"):
+        return left  # even where the sum of zeros would have another sign
+    if first == 0.0 and name in ("Plus", "Minus"):
+        return right if name == "Plus" else unary(right, operator.neg, FLOAT)
+    if by is not None and name in ("TrueDivide", "FloorDivide"):
+        times = both(left, constant(FLOAT, op.divide(1.0, by)), operator.mul, FLOAT)
         return times if name == "TrueDivide" else unary(times, op.floor, FLOAT)
-    elif by is not None and name == "Modulus":
+    if by is not None and name == "Modulus":
         return unary(left, op.modulo_by(by), FLOAT)
-    elif name == "TrueDivide":
-        return both(left, right, op.divide, FLOAT)
-    elif operation := _ARITHMETIC.get(name) or _FLOAT_ONLY.get(name):
+    if operation := _ARITHMETIC.get(name) or _FLOAT_ONLY.get(name):
         return both(left, right, operation, FLOAT)
-    raise NotImplementedError(f"{name} of {left.dtype} is not compiled")
+    raise NotImplementedError(f"{as_written(name)}() of floats is not compiled")
 
 
 def _require_numbers(name: str, *terms: Term) -> None:
@@ -266,7 +274,7 @@ def _function(function: Node, operands: Sequence[Term]) -> Term:
         return _first_known(operands)
     if name in ("MinHorizontal", "MaxHorizontal"):
         return _extreme(operands, least=name == "MinHorizontal")
-    if name == "IsBetween" and detail["closed"] == "Both":
+    if name == "IsBetween" and detail["closed"] == "Both" and NULL not in [term.dtype for term in operands]:
         return _logical(
             _comparison("GtEq", first, operands[1]), _comparison("LtEq", first, operands[2]), absorbing=False
         )
