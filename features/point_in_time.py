@@ -132,32 +132,30 @@ _SCATTERED = 100_000
 
 
 def join(
-    asked: pl.DataFrame,
+    asked: pl.Series,
+    questions: Questions,
     stored: StoredRows,
     visibility: Visibility,
     *,
-    keys: Mapping[str, DataType],
     features: Sequence[str],
-    now: datetime,
     ttl: timedelta | None,
     capacity: int = CAPACITY,
 ) -> pl.DataFrame:
     """What each asked row would have been answered; same rows, same order.
 
-    ``asked`` has the key columns and event_timestamp. The result has the features, event_timestamp of the
-    answer and ``status`` of the row as a whole (PRESENT, NOT_FOUND or OUTSIDE_MAX_AGE). Rows later than
-    ``now`` see what is visible now; ttl is measured to the row's own time; null keys match nothing.
+    ``asked`` are the rows' own moments (UTC), to which ttl is measured, ``questions`` come from
+    ``questions_of``. The result has the features, event_timestamp of the answer and ``status`` of the row as a
+    whole (PRESENT, NOT_FOUND or OUTSIDE_MAX_AGE).
     """
-    questions = questions_of(asked, keys, now)
-    found = in_rows(_answers(questions, stored, visibility, ttl, capacity), asked.height)
+    found = in_rows(_answers(questions, stored, visibility, ttl, capacity), len(asked))
     missing = pl.col(EVENT).is_null() | pl.col(DELETED)
-    expired = pl.lit(False) if ttl is None else asked[EVENT] - pl.col(EVENT) > ttl
+    expired = pl.lit(False) if ttl is None else asked - pl.col(EVENT) > ttl
     status = pl.when(missing).then(pl.lit(NOT_FOUND)).when(expired).then(pl.lit(OUTSIDE_MAX_AGE))
     found = found.with_columns(status.otherwise(pl.lit(PRESENT)).cast(STATUS).alias("status"))
     visible = found["status"] == PRESENT
     if not visible.any():
         dtypes = stored.table.collect_schema()
-        nothing = pl.DataFrame(schema={f: dtypes[f] for f in features} | {EVENT: UTC_US}).clear(asked.height)
+        nothing = pl.DataFrame(schema={f: dtypes[f] for f in features} | {EVENT: UTC_US}).clear(len(asked))
         return nothing.with_columns(found["status"])
     # A row without an answer gets the values of the first answer, which are then taken from it.
     some = visible.arg_max()
@@ -170,7 +168,10 @@ def join(
 
 
 def questions_of(asked: pl.DataFrame, keys: Mapping[str, DataType], now: datetime) -> Questions:
-    """The entity rows as questions: their keys in stored types, their moments not after ``now``."""
+    """Entity rows (keys, event_timestamp) as questions: keys in stored types, moments not after ``now``.
+
+    Rows later than ``now`` see what is visible now. Null keys match nothing.
+    """
     moments = asked.select(pl.min_horizontal(EVENT, pl.lit(now, UTC_US))).to_series()
     return Questions.of(entity_keys(asked, keys), moments)
 
@@ -194,7 +195,7 @@ def _answers(
 def feature_status(feature: str, row_status: str = "status") -> pl.Expr:
     """A feature's status from its value and the status of its row."""
     empty = (pl.col(row_status) == PRESENT) & pl.col(feature).is_null()
-    return pl.when(empty).then(pl.lit(NULL_VALUE)).otherwise(pl.col(row_status))
+    return pl.when(empty).then(pl.lit(NULL_VALUE, STATUS)).otherwise(pl.col(row_status))
 
 
 def entity_keys(asked: pl.DataFrame, keys: Mapping[str, DataType]) -> pl.DataFrame:

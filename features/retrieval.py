@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 import polars as pl
@@ -23,11 +24,12 @@ from features.feature_service import FeatureService
 from features.fingerprint import serialized
 from features.folding import Folding
 from features.frames import as_frame
-from features.point_in_time import History, StoredRows, Visibility, feature_status, join
+from features.point_in_time import STATUS, History, StoredRows, Visibility, feature_status, join, questions_of
 from features.registry import Registry
+from features.replay import Questions
 from features.stored_types import key_dtypes
 from features.stores import FeatureTable, OfflineStore, TableState
-from features.times import from_micros, to_micros, utc_column
+from features.times import from_micros, utc_column
 
 Pins = Mapping[str, int]
 """Delta versions to read instead of the newest: by group name, and "publish_log".
@@ -40,14 +42,18 @@ Pins = Mapping[str, int]
 class TrainingSet:
     """The entity rows with the features they would have been answered, and where those came from.
 
-    ``statuses`` is a frame with the same rows and a column per feature (PRESENT, NULL_VALUE,
-    NOT_FOUND, OUTSIDE_MAX_AGE). ``manifest`` says what was read, in enough detail to read it again.
+    ``manifest`` says what was read, in enough detail to read it again. ``shown`` makes the statuses.
     """
 
     frame: pl.DataFrame
-    statuses: pl.DataFrame
+    shown: pl.LazyFrame
     features: Sequence[str]
     manifest: Mapping[str, Any]
+
+    @cached_property
+    def statuses(self) -> pl.DataFrame:
+        """The same rows with a column per feature: PRESENT, NULL_VALUE, NOT_FOUND or OUTSIDE_MAX_AGE."""
+        return self.shown.collect()
 
     @property
     def entity_rows(self) -> pl.DataFrame:
@@ -107,71 +113,98 @@ class HistoricalRetrieval:
             raise InvalidInput(f"history {history!r} is neither 'backfilled' nor 'as_served'")
         selection = deriving.select(self._registry, features, full_feature_names=full_feature_names)
         _refuse_collisions(given, selection)
-        moment = utc_column(event_timestamp, given.schema[event_timestamp]).alias(EVENT)
-        asked = given.with_columns(moment)
-        _warn_of_the_future(asked, now)
-        work = [deriving.request_value(n, given[n], dtype, given.height) for n, dtype in selection.request.items()]
-        work.append(asked[EVENT].alias(REQUEST_TIMESTAMP))
-        statuses, groups = {}, {}
-        # One state for what is read and what the manifest says was read: another run may be at work.
-        read = {name: self._state(self._registry.group(name), name, pins or {}) for name in selection.stored}
-        # The tables before the log, which says how pushed rows were published before a table shows them.
-        log_version = (pins or {}).get("publish_log", self._offline.publish_log_version())
-        for name, wanted in selection.stored.items():
-            group = self._registry.group(name)
-            table, state, pushed = read[name]
-            rows = StoredRows(table.scan(state.version), state.closed, state.epoch, pushed)
-            answers = self._answers(group, rows, asked, wanted, history, log_version, now)
-            work += [answers[f].alias(column(name, f)) for f in wanted]
-            for feature in wanted:
-                statuses[column(name, feature)] = answers.select(feature_status(feature)).to_series()
-            newest = None if pushed is None or pushed.is_empty() else to_micros(pushed[CREATED].max())  # type: ignore[arg-type]  # a datetime
-            groups[name] = provenance(group, table, state) | {"pushed": newest}
-        frame, shown = _output(given, pl.DataFrame(work), statuses, selection)
-        manifest = {
-            "features": [str(ref) for ref in selection.refs],
+        asked = given.with_columns(utc_column(event_timestamp, given.schema[event_timestamp]).alias(EVENT))
+        _check_moments(asked[EVENT], event_timestamp, now)
+        reading = self._reading(selection, pins or {}, history, now)
+        answers = reading.answers(asked, selection)
+        frame, shown = _output(given, asked[EVENT], answers, selection)
+        facts = {
             "service": features.name if isinstance(features, FeatureService) else None,
-            "groups": groups,
             "derived": {f.name: expression_mark(f.expr) for f in getattr(features, "derived", ())},
             "full_feature_names": full_feature_names,
             "event_timestamp": event_timestamp,
-            "publish_log_version": log_version,
-            "target": self._target,
-            "history": history,
-            "now": now.isoformat(),
-            "code_version": self._code_version(),
             "entity_hash": content_hash(given),
-            "rows": frame.height,
-            "content_hash": content_hash(frame),
         }
-        return TrainingSet(frame, shown, selection.outputs, manifest)
+        return TrainingSet(frame, shown, selection.outputs, self._manifest(reading, selection, frame) | facts)
 
-    def _state(
-        self, group: FeatureGroup, name: str, pins: Pins
-    ) -> tuple[FeatureTable, TableState, pl.DataFrame | None]:
+    def _reading(self, selection: Selection, pins: Pins, history: History, now: datetime) -> _Reading:
+        # One state for what is read and what the manifest says was read: another run may be at work.
+        tables = {head: self._table(self._registry.group(head), head, pins) for head in selection.stored}
+        # The tables before the log, which says how pushed rows were published before a table shows them.
+        log_version = pins.get("publish_log", self._offline.publish_log_version())
+        logs = {}
+        for head, read in tables.items():
+            log = self._offline.publications(read.group.table_id, log_version)
+            logs[head] = Visibility(log.filter(pl.col("target") == self._target), history, read.group.online)
+        return _Reading(tables, logs, log_version, history, now)
+
+    def _table(self, group: FeatureGroup, head: str, pins: Pins) -> _Table:
         """A group's table, the state in which it is read, and the pushed rows that it lacks in that state."""
         table = self._offline.feature_table(group.table_id, stored_schema(group), group.keys)
         if self._pushes is None:
-            return table, table.state(pins.get(name)), None
-        pushed = pins.get(f"{name}:pushed")
+            return _Table(group, table, table.state(pins.get(head)), None)
+        pushed = pins.get(f"{head}:pushed")
         through = None if pushed is None else from_micros(pushed)
-        return table, *self._pushes.snapshot(group, table, pins.get(name), through)
+        return _Table(group, table, *self._pushes.snapshot(group, table, pins.get(head), through))
 
-    def _answers(
-        self,
-        group: FeatureGroup,
-        rows: StoredRows,
-        asked: pl.DataFrame,
-        wanted: Sequence[str],
-        history: History,
-        log_version: int | None,
-        now: datetime,
-    ) -> pl.DataFrame:
-        log = self._offline.publications(group.table_id, log_version)
-        log = log.filter(pl.col("target") == self._target)
-        keys = key_dtypes(group.entity)
-        visibility = Visibility(log, history, group.online)
-        return join(asked, rows, visibility, keys=keys, features=list(wanted), now=now, ttl=group.ttl_span)
+    def _manifest(self, reading: _Reading, selection: Selection, frame: pl.DataFrame) -> dict[str, Any]:
+        return {
+            "features": [str(ref) for ref in selection.refs],
+            "groups": {head: read.provenance() for head, read in reading.tables.items()},
+            "publish_log_version": reading.log_version,
+            "target": self._target,
+            "history": reading.history,
+            "now": reading.now.isoformat(),
+            "code_version": self._code_version(),
+            "rows": frame.height,
+            "content_hash": content_hash(frame),
+        }
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A group's table, the state in which it is read, and the pushed rows that it lacks in that state."""
+
+    group: FeatureGroup
+    table: FeatureTable
+    state: TableState
+    pushed: pl.DataFrame | None
+
+    @property
+    def rows(self) -> StoredRows:
+        """What the table holds in that state."""
+        return StoredRows(self.table.scan(self.state.version), self.state.closed, self.state.epoch, self.pushed)
+
+    def provenance(self) -> dict[str, Any]:
+        """What a manifest says of it."""
+        stamps = None if self.pushed is None or self.pushed.is_empty() else self.pushed[CREATED].to_physical()
+        newest = None if stamps is None else stamps.max()
+        return provenance(self.group, self.table, self.state) | {"pushed": newest}
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """What one retrieval reads: the tables and publish logs of its groups, by the heads of references."""
+
+    tables: Mapping[str, _Table]
+    logs: Mapping[str, Visibility]
+    log_version: int | None
+    history: History
+    now: datetime
+
+    def answers(self, asked: pl.DataFrame, selection: Selection) -> dict[str, pl.DataFrame]:
+        """By group its stored features, event_timestamp and ``status`` for each entity row (keys, event_timestamp)."""
+        questions: dict[tuple[tuple[str, Any], ...], Questions] = {}
+        found = {}
+        for head, wanted in selection.stored.items():
+            group = self.tables[head].group
+            keys = key_dtypes(group.entity)
+            same = tuple(keys.items())
+            if same not in questions:
+                questions = {same: questions_of(asked, keys, self.now)}  # one at a time: they are large
+            rows, log = self.tables[head].rows, self.logs[head]
+            found[head] = join(asked[EVENT], questions[same], rows, log, features=list(wanted), ttl=group.ttl_span)
+        return found
 
 
 def _refuse_collisions(given: pl.DataFrame, selection: Selection) -> None:
@@ -184,9 +217,11 @@ def _refuse_collisions(given: pl.DataFrame, selection: Selection) -> None:
         raise InvalidInput(f"the service needs request value(s) {missing} as columns of the entity rows")
 
 
-def _warn_of_the_future(asked: pl.DataFrame, now: datetime) -> None:
-    """One warning for all entity rows later than now: they see what is visible now."""
-    if later := asked.filter(pl.col(EVENT) > now).height:
+def _check_moments(moments: pl.Series, column: str, now: datetime) -> None:
+    """Every entity row needs a moment; one warning for all that are later than now: they see what is visible now."""
+    if missing := moments.null_count():
+        raise InvalidInput(f"{missing} entity row(s) have no {column!r}: leave them out, or say when they were asked")
+    if later := int((moments > now).sum()):
         warnings.warn(
             f"{later} entity row(s) are later than now, {now:%F %T} UTC: they see what is visible now", stacklevel=4
         )
@@ -212,22 +247,25 @@ def expression_mark(expr: pl.Expr) -> str:
 
 
 def _output(
-    given: pl.DataFrame, work: pl.DataFrame, statuses: Mapping[str, pl.Series], selection: Selection
-) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The entity rows with the answers, and the statuses, under their output names."""
-    work = deriving.evaluate(work, selection)
-    known = dict(statuses)
+    given: pl.DataFrame, moments: pl.Series, answers: Mapping[str, pl.DataFrame], selection: Selection
+) -> tuple[pl.DataFrame, pl.LazyFrame]:
+    """The entity rows with the answers, and what makes the statuses, under their output names."""
+    work = [deriving.request_value(n, given[n], dtype, given.height) for n, dtype in selection.request.items()]
+    work.append(moments.alias(REQUEST_TIMESTAMP))
+    row_statuses = []
+    for head, found in answers.items():
+        work += [found[f].alias(column(head, f)) for f in selection.stored[head]]
+        row_statuses.append(found["status"].alias(column(head, "")))  # no feature is called so
+    stored = {column(head, f): (head, f) for head, wanted in selection.stored.items() for f in wanted}
+    known = pl.DataFrame(work).hstack(row_statuses).lazy()
+    status = {there: feature_status(there, column(head, "")).alias(there) for there, (head, _) in stored.items()}
+    values = deriving.evaluate(pl.DataFrame(work), selection)
     for name, _, columns in selection.derived:
-        known[name] = deriving.status(work[name], [known[c] for c in columns.values() if c in known])
-    derived = {name for name, _, _ in selection.derived}
+        read = [status[there] for there in columns.values() if there in status]
+        missing = known.select(read).collect().get_columns() if read else []
+        status[name] = pl.lit(deriving.status(values[name], missing).cast(STATUS))
     names = {selection.names[ref]: column(ref.head, ref.feature) for ref in selection.refs}
-    values, shown = [], []
-    for name in selection.outputs:
-        if name in derived:
-            series = work[name]
-            shown.append(known[name])
-        else:
-            series = work[names[name]].alias(name)
-            shown.append(statuses[names[name]].alias(name))
-        values.append(series)
-    return given.with_columns(values), pl.DataFrame(shown)
+    derived = {name for name, _, _ in selection.derived}
+    places = {name: name if name in derived else names[name] for name in selection.outputs}
+    shown = known.select(status[place].alias(name) for name, place in places.items())
+    return given.with_columns(values[place].alias(name) for name, place in places.items()), shown

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import oracle
 from features.feature_rows import table_columns
-from features.point_in_time import StoredRows, Visibility, feature_status, join
+from features.point_in_time import StoredRows, Visibility, feature_status, join, questions_of
 
 T0 = datetime(2026, 3, 1, tzinfo=UTC)
 STEP = timedelta(hours=5)
@@ -105,12 +105,11 @@ def test_join_equals_a_double_loop(table, asked, history, ttl, online, rolled_ba
         orient="row",
     )
     found = join(
-        entities,
+        entities["event_timestamp"],
+        questions_of(entities, KEYS, NOW),
         stored(rows, int(rolled_back)),
         Visibility(log_of(published, folds), history, online),
-        keys=KEYS,
         features=["value"],
-        now=NOW,
         ttl=ttl,
         capacity=capacity,
     )
@@ -139,7 +138,8 @@ def test_exactly_ttl_old_is_kept_and_a_microsecond_more_is_not():
     rows = stored([row | {"deleted": False, "value": 1.0}])
     moments = [T0 + timedelta(minutes=5), T0 + timedelta(minutes=5, microseconds=1)]
     asked = pl.DataFrame({"a": [1, 1], "b": ["x", "x"], "event_timestamp": moments})
+    questions = questions_of(asked, KEYS, NOW)
     visibility = Visibility(log_of({}), "backfilled", online=True)
-    found = join(asked, rows, visibility, keys=KEYS, features=["value"], now=NOW, ttl=timedelta(minutes=5))
+    found = join(asked["event_timestamp"], questions, rows, visibility, features=["value"], ttl=timedelta(minutes=5))
     assert found["status"].to_list() == ["PRESENT", "OUTSIDE_MAX_AGE"]
     assert found["value"].to_list() == [1.0, None]
