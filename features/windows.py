@@ -7,6 +7,7 @@ already served (SEMANTICS.md §3).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -40,9 +41,10 @@ class Member:
 
 
 def of_nothing(feature: Feature, frame: pl.LazyFrame) -> Any:
-    """What a feature is over no rows: 0 for counts and sums, null where there is no such value."""
+    """What a feature is over no rows: 0 for counts and sums, null where there is no such value (0/0 is none)."""
     values = pl.DataFrame(schema=frame.collect_schema()).select(feature.expr.alias(feature.name)).to_series()
-    return values[0] if len(values) else None
+    value = values[0] if len(values) else None
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def boundary_after(moment: pl.Expr, every: int) -> pl.Expr:

@@ -50,3 +50,32 @@ def settled_rows(events: list[tuple[int, datetime, float]], settle: timedelta, s
             if (after if after is not None else stamp) - moment >= settle:
                 found[entity, moment] = [v for e, t, v in events if e == entity and t <= moment]
     return found
+
+
+def windows_as_known(
+    versions: list[dict], every: timedelta, windows: list[timedelta], delay: timedelta, until: datetime
+) -> dict:
+    """{(entity, boundary): [records in each window]} at every boundary up to ``until`` at which one of these changes.
+
+    ``versions`` have record, entity, at, arrival and number (the order of ingestion). At a boundary b a
+    record is its newest version with arrival ≤ b + delay, and it is in a window if b - window ≤ at < b.
+    """
+    if not versions:
+        return {}
+    found: dict[tuple[int, datetime], list[list[dict]]] = {}
+    before: dict[int, list[list[int]]] = {}
+    boundary = next_boundary(min(v["at"] for v in versions), every)
+    while boundary <= until:
+        newest: dict[object, dict] = {}
+        for version in sorted(versions, key=lambda v: v["number"]):
+            if version["arrival"] <= boundary + delay:
+                newest[version["record"]] = version
+        for entity in {v["entity"] for v in versions}:
+            own = [v for v in newest.values() if v["entity"] == entity]
+            seen = [[v for v in own if boundary - w <= v["at"] < boundary] for w in windows]
+            numbers = [sorted(v["number"] for v in part) for part in seen]
+            if numbers != before.get(entity, [[] for _ in windows]):
+                found[entity, boundary] = seen
+            before[entity] = numbers
+        boundary += every
+    return found
