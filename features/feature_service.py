@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 
@@ -70,8 +71,6 @@ class FeatureService:
 
     def __post_init__(self) -> None:
         check_name("feature service", self.name)
-        if not self.features:
-            raise DefinitionError(f"feature service {self.name!r} has no features: add groups or references")
         _check(self)
 
     @property
@@ -87,8 +86,18 @@ class FeatureService:
 
 
 def _check(service: FeatureService) -> None:
-    """The request values and derived features of a service, as far as they can be wrong on their own."""
+    """Everything about a service that can be wrong on its own, with the remedy."""
     who = f"feature service {service.name!r}"
+    features: object = service.features  # what the annotation promises is the user's to keep
+    if isinstance(features, str) or not isinstance(features, Sequence):
+        raise DefinitionError(f"{who}: features is {features!r}, not a list: write it like ['group:feature']")
+    if not features:
+        raise DefinitionError(f"{who} has no features: add groups or references")
+    for item in features:
+        if not isinstance(item, FeatureGroup | str):
+            kind = type(item).__name__
+            raise DefinitionError(f"{who}: features holds {kind}: list groups or references like 'group:feature'")
+    check_several(who, "requires", service.requires, str, "['trips>=1.1']")
     check_several(who, "derived", service.derived, Feature, "[Feature('ratio', pl.col('a') / pl.col('b'))]")
     if service.request is not None:
         check_dtypes(who, "request", service.request)
@@ -96,6 +105,9 @@ def _check(service: FeatureService) -> None:
         check_name(f"{who}: request value", name)
         if name in RESERVED:
             raise DefinitionError(f"{who}: request value {name!r}: the name is reserved; choose another")
+    times = Counter([*(feature.name for feature in service.derived), *(service.request or ())])
+    if doubled := sorted(name for name, number in times.items() if number > 1):
+        raise DefinitionError(f"{who}: the name(s) {doubled} are used twice; rename one of them")
     for feature in service.derived:
         check_derived(who, feature)
     names = [*(service.request or ()), *(feature.name for feature in service.derived)]

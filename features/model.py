@@ -7,6 +7,7 @@ from dataclasses import KW_ONLY, dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from features.checks import check_is, check_several
 from features.entity import check_name
 from features.errors import DefinitionError, InvalidInput
 from features.feature_service import FeatureService, Ref
@@ -43,12 +44,18 @@ class ModelSpec:
 
     def __post_init__(self) -> None:
         check_name("model", self.name)
+        who = f"model {self.name!r}"
+        check_is(who, "service", self.service, FeatureService, "FeatureService('risk', [...])")
+        check_is(who, "label", self.label, str, "'outcomes:returned'")
+        check_several(who, "metrics", self.metrics, str, "['roc_auc']")
+        check_several(who, "requires", self.requires, str, "['trips>=1.1']")
         Ref.parse(self.label)
         for text in (self.label_delay, self.predict_after, self.embargo or "0s"):
+            check_is(who, "a duration", text, str, "'15m', '36h' or '7d'")
             try:
                 duration(text)
             except InvalidInput as error:
-                raise DefinitionError(f"model {self.name!r}: {error}") from error
+                raise DefinitionError(f"{who}: {error}") from error
 
     @property
     def label_ref(self) -> Ref:

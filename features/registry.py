@@ -112,13 +112,16 @@ class Registry:
             visit(group)
         return list(ordered.values())
 
-    def _add(self, item: object) -> None:
+    def _add(self, item: object, readers: tuple[FeatureGroup, ...] = ()) -> None:
         match item:
             case FeatureGroup():
+                if item in readers:
+                    way = " reads ".join(repr(g.name) for g in (*readers[readers.index(item) :], item))
+                    raise DefinitionError(f"feature groups form a cycle: {way}; take one of these inputs out")
                 _put("feature group", self._majors, item, f"{item.name}@{item.major}")
                 _put("entity", self.entities, item.entity)
                 for upstream in item.inputs.values():
-                    self._add(upstream)
+                    self._add(upstream, (*readers, item))
             case FeatureService():
                 _put("feature service", self.services, item)
                 for part in item.features:
@@ -154,8 +157,10 @@ class Registry:
         if ref.major in (None, group.major):
             return group
         if ref.head not in self._majors:
-            there = [g.version for g in self.majors(group.name)]
-            raise NotRegistered(f"{str(ref)!r} asks for major {ref.major}, the registry defines {group.name!r} {there}")
+            there = ", ".join(g.version for g in self.majors(group.name))
+            raise NotRegistered(
+                f"{str(ref)!r} asks for major {ref.major}, the registry defines {group.name!r} in version {there}"
+            )
         return self._majors[ref.head]
 
     def _check_requirement(self, who: str, requirement: str) -> None:
