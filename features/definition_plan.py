@@ -21,6 +21,7 @@ from features.times import duration
 Status: TypeAlias = Literal["new", "new major", "unchanged", "raised", "added", "changed", "breaking", "behind"]
 """``raised``: another version of the same meaning; ``behind``: a greater version is applied already."""
 
+_TOLD = 3  # reasons in one line; the plan lists them all
 _BUMPED = {"major": 1, "minor": 2, "patch": 3}
 _STATUS: Mapping[str | None, Status] = {"major": "breaking", "minor": "added", "patch": "changed"}
 _AGGREGATE = re.compile(r"\.(mean|sum|min|max|std|var|first|last|n_unique|quantile|median|len|count)\(")
@@ -92,9 +93,15 @@ def plan_group(
     newest, hold = standing.newest(group), standing.holds.get(group.name)
     earlier = [applied for applied in standing.versions(group.name) if applied.major < group.major]
     difference, affected, problem = Difference(), Affected(), None
+    status: Status
     if newest is not None:
-        difference = _difference(newest, group)
-        status, problem = _judged(newest, group, difference)
+        status, problem = (
+            "behind",
+            f"{newest.version} is applied already: update the code, or raise the version above it",
+        )
+        if version_parts(group.version) >= version_parts(newest.version):
+            difference = _difference(newest, group)
+            status, problem = _judged(newest, group, difference)
     elif earlier:
         newest, status = earlier[-1], "new major"
         difference = compare(newest.description, describe_group(group))
@@ -125,8 +132,6 @@ def _difference(applied: AppliedVersion, group: FeatureGroup) -> Difference:
 def _judged(applied: AppliedVersion, group: FeatureGroup, difference: Difference) -> tuple[Status, str | None]:
     """The status of a group of which the same major is applied, and why it cannot be applied."""
     there, here = version_parts(applied.version), version_parts(group.version)
-    if here < there:
-        return "behind", f"{applied.version} is applied already: update the code, or raise the version above it"
     needs = difference.needs
     if needs is None:
         return ("unchanged" if here == there else "raised"), None
@@ -134,8 +139,10 @@ def _judged(applied: AppliedVersion, group: FeatureGroup, difference: Difference
         return _STATUS[needs], None
     least = {"major": f"{there[0] + 1}.0.0", "minor": f"{there[0]}.{there[1] + 1}.0"}
     least["patch"] = f"{there[0]}.{there[1]}.{there[2] + 1}"
-    why = {"major": "it breaks consumers", "minor": "it adds features", "patch": "it computes other values"}
-    return _STATUS[needs], f"{why[needs]}: raise the version to {least[needs]} or more ({needs})"
+    why = {"major": "it breaks consumers", "minor": "it adds to the group", "patch": "it computes other values"}
+    reasons = {"major": difference.breaking, "minor": difference.added, "patch": difference.changed}[needs]
+    told = "; ".join(reasons[:_TOLD]) + (f" and {len(reasons) - _TOLD} more" if len(reasons) > _TOLD else "")
+    return _STATUS[needs], f"{why[needs]} ({told}): raise the version to {least[needs]} or more ({needs})"
 
 
 def _affected(

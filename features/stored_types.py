@@ -43,6 +43,17 @@ def stored_dtype(owner: str, column: str, dtype: DataType) -> DataType:
     raise DefinitionError(f"{owner}: {column!r} is {dtype}, which cannot be stored: cast it to a number or string")
 
 
+def widest(dtype: DataType) -> DataType:
+    """The type that holds every value of any type that a feature of this one may widen to.
+
+    >>> widest(pl.Int16()), widest(pl.Float32()), widest(pl.String())
+    (Int64, Float64, String)
+    """
+    if dtype.is_signed_integer() and dtype.base_type() != pl.Int128:
+        return pl.Int64()
+    return pl.Float64() if dtype == pl.Float32 else dtype
+
+
 def key_dtypes(entity: Entity) -> dict[str, DataType]:
     """An entity's key columns with the types they are stored with; DefinitionError where one is no scalar."""
     who = f"entity {entity.name!r}"

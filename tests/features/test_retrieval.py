@@ -318,9 +318,18 @@ def test_rows_that_stand_are_asked_for_in_any_zone(store):
 
 def test_an_input_may_be_renamed_in_a_minor_version(store):
     renamed = FeatureGroup(
-        "spending", "1.1.0", card, {"paid": payments}, spending.features, grain="event", ttl="10d", **ABOUT
+        "spending",
+        "1.1.0",
+        card,
+        {"paid": payments},
+        spending.features,
+        grain="event",
+        derived=spending.derived,
+        ttl="10d",
+        **ABOUT,
     )
     again = FeatureStore(Registry([renamed]), store.offline, store.online, clock=store.now)
+    again.apply()
     found = again.get_historical_features(asked((1, T0)), REFS)
     assert found.manifest["groups"]["spending"]["sources"] == {"payments": 1}
 
