@@ -28,8 +28,8 @@ def parity(name: str | None = None, sample: int = SAMPLE, now: datetime | None =
         worst = min(broken, key=lambda fact: float(fact["agreement"]))
         raise ParityBroken(
             f"online and offline answers of {[fact['group'] for fact in broken]} differ: of {worst['group']!r} only "
-            f"{worst['agreement']:.2%} agree in {worst['worst']!r}, less than {LEAST_AGREEMENT:.1%}; `featurefab parity "
-            f"{worst['group']}` names entities; has anything else written to the online store?"
+            f"{worst['agreement']:.2%} agree in {worst['worst']!r}, less than {LEAST_AGREEMENT:.1%}; the command "
+            f"`parity {worst['group']}` names entities; does anything else write to the online store?"
         )
     return facts
 
