@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
 import stdf_convert
 
-from benchmarks.measurement import Measurement
+from benchmarks.measurement import Measurement, seconds
 from infra.ingest import open_ingestor
 from infra.sources.simulated_fab import big_wafer
 from infra.sources.stdf import StdfReader
@@ -26,7 +24,7 @@ def stdf_tables() -> Measurement:
         reader = StdfReader()
         ours, theirs = [], []
         for number in range(ROUNDS + 1):
-            pair = _seconds(lambda: reader.read(path)), _seconds(lambda: stdf_convert.tables(path))
+            pair = seconds(lambda: reader.read(path)), seconds(lambda: stdf_convert.tables(path))
             if number:
                 ours.append(pair[0])
                 theirs.append(pair[1])
@@ -40,20 +38,14 @@ def stdf_ingest() -> Measurement:
         path = _big_file(Path(folder))
         with open_platform(home=Path(folder) / "home") as platform:
             ingestor = open_ingestor(platform)
-            seconds = _seconds(lambda: ingestor.ingest([path]))
+            took = seconds(lambda: ingestor.ingest([path]))
             landed = platform.store.offline.scan_source("test_results")
             assert landed is not None
             assert landed.collect().height == 1_000_000
-    return Measurement(seconds, "s")
+    return Measurement(took, "s")
 
 
 def _big_file(folder: Path) -> Path:
     path = folder / "big.stdf"
     path.write_bytes(big_wafer())
     return path
-
-
-def _seconds(run: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    run()
-    return time.perf_counter() - began

@@ -1,7 +1,9 @@
-"""What a benchmark returns."""
+"""What a benchmark returns, and its stopwatch."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 
@@ -17,3 +19,10 @@ class Measurement:
     unit: str
     baseline: float | None = None
     ratio: float | None = None
+
+
+def seconds(run: Callable[[], object]) -> float:
+    """How long something takes."""
+    began = time.perf_counter()
+    run()
+    return time.perf_counter() - began

@@ -17,7 +17,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import bench_line, bench_stdf
+from benchmarks import bench_line, bench_stdf, bench_windows
 from benchmarks.measurement import Measurement
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,6 +27,9 @@ BENCHMARKS: tuple[Callable[[], Measurement], ...] = (
     bench_line.demo,
     bench_stdf.stdf_tables,
     bench_stdf.stdf_ingest,
+    bench_windows.increment_30d,
+    bench_windows.increment_10m_entities,
+    bench_windows.noop_1000,
 )
 """Every benchmark; its function's name is its name in the table and in the results."""
 
