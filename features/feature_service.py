@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 
@@ -88,15 +87,7 @@ class FeatureService:
 def _check(service: FeatureService) -> None:
     """Everything about a service that can be wrong on its own, with the remedy."""
     who = f"feature service {service.name!r}"
-    features: object = service.features  # what the annotation promises is the user's to keep
-    if isinstance(features, str) or not isinstance(features, Sequence):
-        raise DefinitionError(f"{who}: features is {features!r}, not a list: write it like ['group:feature']")
-    if not features:
-        raise DefinitionError(f"{who} has no features: add groups or references")
-    for item in features:
-        if not isinstance(item, FeatureGroup | str):
-            kind = type(item).__name__
-            raise DefinitionError(f"{who}: features holds {kind}: list groups or references like 'group:feature'")
+    _check_features(who, service.features)
     check_several(who, "requires", service.requires, str, "['trips>=1.1']")
     check_several(who, "derived", service.derived, Feature, "[Feature('ratio', pl.col('a') / pl.col('b'))]")
     if service.request is not None:
@@ -105,12 +96,20 @@ def _check(service: FeatureService) -> None:
         check_name(f"{who}: request value", name)
         if name in RESERVED:
             raise DefinitionError(f"{who}: request value {name!r}: the name is reserved; choose another")
-    times = Counter([*(feature.name for feature in service.derived), *(service.request or ())])
-    if doubled := sorted(name for name, number in times.items() if number > 1):
-        raise DefinitionError(f"{who}: the name(s) {doubled} are used twice; rename one of them")
     for feature in service.derived:
         check_derived(who, feature)
     names = [*(service.request or ()), *(feature.name for feature in service.derived)]
     doubled = sorted({name for name in names if names.count(name) > 1})
     if doubled:
         raise DefinitionError(f"{who}: the name(s) {doubled} are used twice; rename one of them")
+
+
+def _check_features(who: str, features: object) -> None:
+    if isinstance(features, str) or not isinstance(features, Sequence):
+        raise DefinitionError(f"{who}: features is {features!r}, not a list: write it like ['group:feature']")
+    if not features:
+        raise DefinitionError(f"{who} has no features: add groups or references")
+    for item in features:
+        if not isinstance(item, FeatureGroup | str):
+            kind = type(item).__name__
+            raise DefinitionError(f"{who}: features holds {kind}: list groups or references like 'group:feature'")
