@@ -136,14 +136,16 @@ def evaluate(frame: pl.DataFrame, selection: Selection) -> pl.DataFrame:
 def derived_values(frame: pl.DataFrame, derivation: Derivation) -> pl.Series:
     """A derived feature's values over a frame of what it reads.
 
-    A row's answer is the same however many rows there are: for a piece of one row alone Polars takes other
-    kernels, whose last bits differ, so one row is computed as two.
+    A row's answer is the same however many rows there are, and however the frame came about: for a chunk of
+    one row, and for a column that holds one value for all rows, Polars takes other kernels, whose last bits
+    differ. So one row is computed as two, and all columns are written out in one chunk.
     """
     name, feature, columns = derivation
     view = frame.with_row_index(_ROW).select(_ROW, *(pl.col(there).alias(used) for used, there in columns.items()))
-    several = pl.concat([view, view]) if view.height == 1 else view
+    several = view.select(pl.all().gather([0, 0])) if view.height == 1 else view
+    written_out = pl.DataFrame([values.rechunk() for values in several.get_columns()])
     try:
-        return several.rechunk().with_columns(feature.expr.alias(name)).get_column(name).head(view.height)
+        return written_out.with_columns(feature.expr.alias(name)).get_column(name).head(view.height)
     except pl.exceptions.PolarsError as error:
         reason = str(error).splitlines()[0]
         raise InvalidInput(f"derived feature {name!r} cannot be computed: {reason}; mend its expression") from error
