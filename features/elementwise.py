@@ -82,6 +82,15 @@ def not_elementwise(expr: pl.Expr) -> str | None:
     return next(_objections(expression_tree(expr)), None)
 
 
+def chooses_columns(expr: pl.Expr) -> bool:
+    """Whether an expression takes several columns at once, by name or pattern, which hides what it reads.
+
+    >>> chooses_columns(pl.sum_horizontal(pl.col("a", "b"))), chooses_columns(pl.sum_horizontal("a", "b"))
+    (True, False)
+    """
+    return "Selector" in set(_names(expression_tree(expr)))
+
+
 def expression_tree(expr: pl.Expr) -> Node:
     """An expression as the tree that Polars serializes: columns, literals and functions by name.
 
@@ -205,7 +214,7 @@ def _about_nested(kind: str, inside: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _names(tree: Node) -> Iterator[str]:
-    """The names of all nodes of a tree."""
+    """The names of all nodes of a tree that have contents."""
     waiting = [tree]
     while waiting:
         node = waiting.pop()
@@ -214,8 +223,6 @@ def _names(tree: Node) -> Iterator[str]:
             waiting += node.values()
         elif isinstance(node, list):
             waiting += node
-        elif isinstance(node, str):
-            yield node
 
 
 def _children(kind: str, inside: Any) -> list[Node]:

@@ -12,7 +12,7 @@ import polars as pl
 
 from features.checks import check_is, check_several
 from features.cron import check_cron
-from features.elementwise import not_elementwise
+from features.elementwise import chooses_columns, not_elementwise
 from features.entity import Entity, check_name
 from features.errors import DefinitionError, InvalidInput
 from features.prepare import check_prepare
@@ -230,9 +230,12 @@ def _check_expressions(group: FeatureGroup, who: str) -> None:
 
 
 def check_derived(who: str, feature: Feature) -> None:
-    """Refuse a derived feature (of ``who``) whose expression looks across rows."""
+    """Refuse a derived feature (of ``who``) whose expression looks across rows, or hides what it reads."""
+    this = f"{who}: derived feature {feature.name!r}"
     if reason := not_elementwise(feature.expr):
-        raise DefinitionError(f"{who}: derived feature {feature.name!r} must be element-wise: {reason}")
+        raise DefinitionError(f"{this} must be element-wise: {reason}")
+    if chooses_columns(feature.expr):
+        raise DefinitionError(f"{this} takes several columns at once: name each by a pl.col(...) of its own")
 
 
 def _check_times(group: FeatureGroup, who: str) -> int:

@@ -54,8 +54,9 @@ class FeatureService:
 
     ``features`` are groups (all their features) or references; ``request`` names values that come
     with the request and their types; ``derived`` are element-wise expressions over feature short
-    names (full names where two collide) and request values. ``requires`` are group requirements such as
-    ``"wafer_aggregates>=1.1"``: reading the service where less is applied raises IncompatibleFeatureVersion.
+    names (full names where two collide), request values and ``request_timestamp`` (the entity row's time,
+    online now). ``requires`` are group requirements such as ``"wafer_aggregates>=1.1"``: reading the service
+    where less is applied raises IncompatibleFeatureVersion.
     """
 
     name: str

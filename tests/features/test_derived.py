@@ -243,6 +243,12 @@ def test_a_derived_feature_that_looks_across_rows_is_refused_with_its_name(make,
         make(Feature("rest", expr))
 
 
+@pytest.mark.parametrize("make", [group, service])
+def test_a_derived_feature_names_what_it_reads_one_by_one(make):
+    with pytest.raises(DefinitionError, match=r"derived feature 'all' takes several columns at once: name each by"):
+        make(Feature("all", pl.sum_horizontal(pl.col("amount", "more"))))
+
+
 @pytest.mark.parametrize(
     ("request_types", "complaint"),
     [
