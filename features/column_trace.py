@@ -162,8 +162,11 @@ class _Tracer:
         """Of what a feature asks for the columns that its value is made of.
 
         Those that no row needs, and those that the expression names itself. Where that leaves nothing
-        they also decide which rows there are, and cannot be told apart from those that only do that.
+        they also decide which rows there are, and cannot be told apart from those that only do that; nor
+        can they where keys and times, too, come out of a step that asks for everything.
         """
+        if traced.marks & self.structure.marks:
+            return traced
         first = {c: n for n in reversed(self._schemas) for m, c in traced.columns if m == n and c in roots}
         named = {(n, c) for c, n in first.items()}  # of inputs joined by a column of that name the first
         found = frozenset(traced.columns - self.structure.columns | named)
