@@ -104,9 +104,8 @@ class TrainingSets:
             yield from _changes(was, group, facts)
             if not self._readable(group, facts["table_version"]):
                 yield f"version {facts['table_version']} of table {group.table_id!r} is gone, which {was} was read at"
-        log_version = manifest["publish_log_version"]
-        if log_version is not None and not _works(lambda: self._offline.publications("", log_version)):
-            yield f"version {log_version} of the publish log is gone"
+        if not self._log_readable(manifest):
+            yield f"version {manifest['publish_log_version']} of the publish log is gone"
         yield from self._changed_derived(manifest)
 
     def _changed_derived(self, manifest: Mapping[str, Any]) -> Iterator[str]:
@@ -124,6 +123,12 @@ class TrainingSets:
                 yield f"derived feature {feature!r} of service {name!r} is defined no more"
             elif now[feature] != mark:
                 yield f"derived feature {feature!r} of service {name!r} has another expression"
+
+    def _log_readable(self, manifest: Mapping[str, Any]) -> bool:
+        """Whether the publish log's version and the files that speak of these groups are there."""
+        version = manifest["publish_log_version"]
+        tables = [f"{head.partition('@')[0]}/v{_major(facts)}" for head, facts in manifest["groups"].items()]
+        return version is None or _works(lambda: [self._offline.publications(table, version) for table in tables])
 
     def _readable(self, group: FeatureGroup, version: int) -> bool:
         """Whether a version of a group's table and all its files are there."""
