@@ -151,10 +151,12 @@ def lineage(registry: Registry, ref: str, runs: Sequence[Edge] = ()) -> Lineage:
 def _focus(registry: Registry, ref: str, nodes: Iterable[Node]) -> list[Node]:
     """The nodes that a reference means: those of that name, else all that belong to it."""
     head, colon, part = ref.partition(":")
-    named_otherwise = [key for key, g in registry.groups.items() if head == f"{g.name}@{g.major}"]
-    name = "".join([*(named_otherwise or [head]), colon, part])
-    named = [n for n in nodes if n.name == name and n.kind != "key"]
-    return named + [n for n in nodes if n.owner == name and n.kind in ("source column", "feature", "derived feature")]
+    groups = _called(registry, head)
+    name = "".join([registry.name_of(groups[0]) if groups else head, colon, part])
+    named = [n for n in nodes if n.name in (ref, name) and n.kind != "key"]
+    return named + [
+        n for n in nodes if n.owner in (ref, name) and n.kind in ("source column", "feature", "derived feature")
+    ]
 
 
 def _columns(registry: Registry, ref: str) -> list[Node]:
@@ -167,7 +169,7 @@ def _concerned(registry: Registry, ref: str) -> list[FeatureGroup]:
     """The groups whose columns must be traced to answer: those of the reference, above and below it."""
     name = ref.removeprefix("predictions/").partition(":")[0]
     plain = name.partition("@")[0]
-    start = [g for key, g in registry.groups.items() if name in (key, f"{g.name}@{g.major}")]
+    start = _called(registry, name)
     read = registry.sources.get(name)
     start += [g for g in registry.groups.values() if read in g.inputs.values()]
     models = [m for m in registry.models.values() if m.name == plain]
@@ -177,6 +179,11 @@ def _concerned(registry: Registry, ref: str) -> list[FeatureGroup]:
     above = _reached(start, lambda g: (o for o in g.inputs.values() if isinstance(o, FeatureGroup)))
     below = _reached(start, lambda g: (r for r in registry.groups.values() if g in r.inputs.values()))
     return list(dict.fromkeys([*above, *below]))
+
+
+def _called(registry: Registry, head: str) -> list[FeatureGroup]:
+    """The group that a reference calls so, with or without its major, if there is one."""
+    return [g for key, g in registry.groups.items() if head in (key, f"{g.name}@{g.major}")]
 
 
 def _reached(start: Iterable[T], onward: Callable[[T], Iterable[T]]) -> dict[T, None]:
