@@ -27,6 +27,7 @@ from features.source import Source
 from features.store import FeatureStore
 from features.stores import OfflineStore
 from features.times import UTC_US
+from infra.catalog_lineage import entered, readers_of_columns, source_columns
 
 Facts = dict[str, Any]
 """Scalars, and lists of rows (dicts of equal keys) that read as tables."""
@@ -109,6 +110,7 @@ def _unknown(registry: Registry, ref: str) -> NotRegistered:
 
 def _describe_group(store: FeatureStore, group: FeatureGroup) -> Facts:
     applied = store.offline.definitions().filter(pl.col("name") == group.name).sort("applied_at")
+    registry_name = store.registry.name_of(group)
     return {
         "kind": "feature group",
         "name": group.name,
@@ -131,14 +133,16 @@ def _describe_group(store: FeatureStore, group: FeatureGroup) -> Facts:
             {"input": name, "kind": _kind(origin), "name": origin.name} for name, origin in group.inputs.items()
         ],
         "used by": _users(store.registry, {Ref(group.name, name) for name in _features(group)}, group),
+        "source columns": source_columns(store.lineage(registry_name)),
         "applied versions": applied.select("version", "applied_at", "fingerprint").to_dicts(),
     }
 
 
 def _describe_feature(store: FeatureStore, ref: Ref) -> Facts:
     registry = store.registry
-    group = registry.group(ref.group)
+    group = registry.group(ref.head)
     feature = _features(group)[ref.feature]
+    found = store.lineage(str(ref))
     derived = feature in group.derived
     reads = sorted(set(feature.expr.meta.root_names()))
     return {
@@ -163,7 +167,9 @@ def _describe_feature(store: FeatureStore, ref: Ref) -> Facts:
         "derived features": [
             _feature_row(group, f) for f in group.derived if feature.name in f.expr.meta.root_names() and not derived
         ],
+        "source columns": source_columns(found),
         "used by": _users(registry, {Ref(group.name, feature.name)}),
+        "enters": entered(found),
     }
 
 
@@ -189,6 +195,7 @@ def _describe_service(store: FeatureStore, service: FeatureService) -> Facts:
             }
             for f in service.derived
         ],
+        "source columns": source_columns(store.lineage(service.name)),
         "used by": [
             {"kind": "model", "name": m.name, "as": "inputs", "owner": m.owner}
             for m in registry.models.values()
@@ -218,11 +225,13 @@ def _describe_model(store: FeatureStore, model: ModelSpec) -> Facts:
         "groups": service["groups"],
         "features": service["features"],
         "derived": service["derived"],
+        "source columns": source_columns(store.lineage(model.name)),
     }
 
 
 def _describe_source(store: FeatureStore, source: Source) -> Facts:
     table = source_facts(store.offline, source)
+    readers = readers_of_columns(store.lineage(source.name))
     return {
         "kind": "source",
         "name": source.name,
@@ -235,7 +244,13 @@ def _describe_source(store: FeatureStore, source: Source) -> Facts:
         "newest_event": _or_never(table.newest_event),
         "last_ingested": _or_never(store.offline.last_ingested(source.name)),
         "columns": [
-            {"column": name, "type": str(dtype), "description": source.columns.get(name, "")}
+            {
+                "column": name,
+                "type": str(dtype),
+                "features": readers[name][0],
+                "row choices": readers[name][1],
+                "description": source.columns.get(name, ""),
+            }
             for name, dtype in source.dtypes.items()
         ],
         "used by": [
@@ -286,6 +301,7 @@ def _timing(group: FeatureGroup, feature: Feature | None = None) -> Facts:
         "ttl": group.ttl,
         "publish_delay": group.publish_delay,
         "retention": group.retention,
+        "retire": group.retire,
         "sla": group.sla,
         "schedule": group.schedule,
         "tags": ", ".join(tags) or None,
@@ -293,11 +309,12 @@ def _timing(group: FeatureGroup, feature: Feature | None = None) -> Facts:
 
 
 def _standing(offline: OfflineStore, group: FeatureGroup) -> Facts:
-    """When this version was applied and what the table holds."""
-    same = (pl.col("name") == group.name) & (pl.col("version") == group.version)
+    """When the group was first applied, when this version was, and what the table holds."""
+    applied = offline.definitions().filter(pl.col("name") == group.name)
     table = feature_facts(offline, group)
     return {
-        "applied_at": _or_never(offline.definitions().filter(same)["applied_at"].min()),
+        "created_at": _or_never(applied["applied_at"].min()),
+        "applied_at": _or_never(applied.filter(pl.col("version") == group.version)["applied_at"].min()),
         "rows": table.rows or 0,
         "delta_version": _or_never(table.version),
         "newest_event": _or_never(table.newest_event),
