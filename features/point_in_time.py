@@ -19,7 +19,7 @@ import polars as pl
 from features.entity import DataType
 from features.errors import InvalidInput
 from features.feature_rows import AS_IF, CREATED, DELETED, EVENT, PLAN
-from features.replay import AT, AVAILABLE, ROW, Questions, in_rows
+from features.replay import AT, AVAILABLE, ROW, Questions, among, in_rows
 from features.source import EVENT_DATE
 from features.stored_types import cast_exactly
 from features.times import UTC_US
@@ -84,7 +84,7 @@ class Visibility:
         folded = self.publications.filter(pl.col("published_at").is_null())
         plans = folded.select(pl.int_ranges(pl.col("after") + 1, pl.col("plan") + 1).alias(PLAN)).explode(PLAN)
         waiting = pl.col(PLAN).fill_null(0) == 0
-        return waiting if plans.is_empty() else waiting | pl.col(PLAN).is_in(plans[PLAN].implode())
+        return waiting if plans.is_empty() else waiting | among(pl.col(PLAN), plans[PLAN])
 
 
 @dataclass(frozen=True)
@@ -111,8 +111,8 @@ class StoredRows:
 
     def values(self, answers: pl.DataFrame, near: pl.Expr, features: Sequence[str], capacity: int) -> pl.DataFrame:
         """The features of some rows, given by AT and EVENT, in that order; ``near`` holds for all of them."""
-        wanted, dates = answers[AT], answers[EVENT].dt.date().unique().implode()
-        rows = self.where(pl.col(EVENT_DATE).is_in(dates) & near)
+        wanted, dates = answers[AT], answers[EVENT].dt.date()
+        rows = self.where(among(pl.col(EVENT_DATE), dates) & near)
         if len(wanted) <= _SCATTERED:
             some = rows.join(wanted.unique().to_frame().lazy(), on=AT, how="semi").select(AT, *features)
             found = some.collect(engine="streaming").sort(AT)

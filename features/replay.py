@@ -78,7 +78,7 @@ class Questions:
         """
         if self.entities.height > _FEW:
             return pl.lit(True)
-        return pl.all_horizontal(pl.col(key).is_in(self.entities[key].unique().implode()) for key in self.keys)
+        return pl.all_horizontal(among(pl.col(key), self.entities[key]) for key in self.keys)
 
     def answers(self, rows: pl.LazyFrame, capacity: int) -> pl.DataFrame:
         """ROW, and AT, EVENT and DELETED of its answer, for the rows that have one.
@@ -167,6 +167,14 @@ def _reach(moments: pl.Series) -> tuple[int, int]:
     values = moments.to_physical()
     low, high = int(values.min() or 0), int(values.max() or 0)  # type: ignore[arg-type] # they are integers
     return low, high - low + 1
+
+
+def among(column: pl.Expr, values: pl.Series) -> pl.Expr:
+    """Whether a column's value is one of these, written so that Polars compares it with statistics.
+
+    With ``values.implode()`` for the list it reads every row group.
+    """
+    return column.is_in(pl.lit(values.unique()).implode())
 
 
 def in_rows(found: pl.DataFrame, height: int) -> pl.DataFrame:

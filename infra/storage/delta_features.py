@@ -123,7 +123,8 @@ class DeltaFeatureTable:
         declared = [pl.col(c).cast(t) for c, t in self._columns.items() if c in there and t != self._kept[c]]
         # An old version lacks the columns of later features: they are null there.
         missing = [pl.lit(None, self._columns[c]).alias(c) for c in sorted(set(self._columns) - set(there))]
-        return frame.with_columns(*declared, *missing)
+        # As it is where nothing differs: even a step that does nothing keeps filters from the files' statistics.
+        return frame.with_columns(*declared, *missing) if declared or missing else frame
 
     def folded(self, log: str, version: int | None = None) -> datetime | None:
         """The stamp up to which pushes of a log are among the rows, now or at a version; None for none."""
