@@ -49,13 +49,13 @@ def maintain(platform: Platform, *, dry_run: bool = False) -> list[Maintained]:
     lake, store = platform.lake, platform.store
     pinned = pinned_versions(platform.tracker.manifests(), store.registry)
     unread = unread_versions(store.registry, store.offline)
-    order = sort_keys(store.registry)
+    order = lookup_keys(store.registry)
     hours = age_in_hours(platform.settings.retention_days, store.now())
     return [
         maintain_table(
             lake,
             path,
-            order.get(path, ()),
+            sort_key(order, path),
             Keep(pinned.get(path, frozenset()) | unread.get(path, frozenset()), feed=path in unread),
             hours,
             dry_run=dry_run,
@@ -104,8 +104,8 @@ def unread_versions(registry: Registry, offline: OfflineStore) -> Versions:
     return {path: frozenset(versions) for path, versions in found.items() if versions}
 
 
-def sort_keys(registry: Registry) -> dict[str, list[str]]:
-    """By what the rows of a table are looked up: the entity keys of its group, or of the first that reads it."""
+def lookup_keys(registry: Registry) -> dict[str, list[str]]:
+    """By what rows are looked up, by the path of their table: the keys of its group, or of the first that reads it."""
     order: dict[str, list[str]] = {}
     for group in registry.groups.values():
         order[f"features/{group.table_id}"] = group.keys
@@ -113,6 +113,12 @@ def sort_keys(registry: Registry) -> dict[str, list[str]]:
             if isinstance(origin, Source) and set(group.keys) <= set(origin.schema):
                 order.setdefault(f"bronze/{origin.name}", group.keys)
     return order
+
+
+def sort_key(lookup: Mapping[str, list[str]], path: str) -> Sequence[str]:
+    """The columns by which a table is sorted; tiles (``tiles/<group>/v<major>/<layout>``) like their group."""
+    kind, _, rest = path.partition("/")
+    return lookup.get(f"features/{rest.rpartition('/')[0]}" if kind == "tiles" else path, ())
 
 
 def age_in_hours(days: int, now: datetime) -> int:

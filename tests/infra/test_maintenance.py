@@ -17,7 +17,15 @@ from deltalake import DeltaTable
 from features import Entity, Feature, FeatureGroup, Registry, Source
 from features.errors import StorageError
 from features.stores import Plan
-from infra.maintenance import age_in_hours, maintain, maintain_table, pinned_versions, sort_keys, unread_versions
+from infra.maintenance import (
+    age_in_hours,
+    lookup_keys,
+    maintain,
+    maintain_table,
+    pinned_versions,
+    sort_key,
+    unread_versions,
+)
 from infra.storage.delta import DeltaLake
 from infra.storage.delta_upkeep import Keep
 from infra.wiring import Platform, fixed_clock, open_platform
@@ -270,7 +278,10 @@ def test_what_manifests_name_is_pinned():
 
 
 def test_tables_are_sorted_by_the_keys_they_are_looked_up_by():
-    assert sort_keys(REGISTRY) == {
+    lookup = lookup_keys(REGISTRY)
+    assert sort_key(lookup, "tiles/spending/v1/4c62") == sort_key(lookup, "features/spending/v1") == ["card_id"]
+    assert sort_key(lookup, "publish_log") == ()
+    assert lookup == {
         "features/last/v1": ["card_id"],
         "features/spending/v1": ["card_id"],
         "features/total/v1": ["card_id"],

@@ -212,7 +212,7 @@ def test_runs_that_keep_no_training_set_are_refused(filled):
         with pytest.raises(ReproductionError, match=r"run .nosuch. cannot be reproduced: .*nosuch.* not found"):
             platform.store.reproduce("nosuch")
         with platform.tracker._mlflow.session("cannot make a run") as client:
-            bare = client.create_run("0").info.run_id
+            bare = client.create_run("0").info.run_id  # MLflow's default experiment; nothing is written
         with pytest.raises(ReproductionError, match="keeps no training set"):
             platform.store.reproduce(bare)
 
@@ -221,7 +221,7 @@ def test_a_training_set_is_kept_with_the_run_that_is_named_once(filled):
     home, _ = filled
     with open_home(home, T0 + 6 * DAY) as platform:
         with platform.tracker._mlflow.session("cannot make a run") as client:
-            run_id = client.create_run("0").info.run_id
+            run_id = client.create_run(client.create_experiment("mine", (home / "mine").as_uri())).info.run_id
         made = platform.store.get_historical_features(asked(), ["last:amount"])
         assert platform.store.log_training_set(made, run_id) == run_id
         assert platform.store.reproduce(run_id).to_polars().equals(made.to_polars())
