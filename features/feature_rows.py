@@ -44,9 +44,9 @@ def winners(rows: pl.LazyFrame, by: Sequence[str]) -> pl.LazyFrame:
     return rows.sort(ORDER).unique(subset=list(by), keep="last", maintain_order=False)
 
 
-def pushed_plans(publications: pl.DataFrame, target: str) -> pl.Series:
+def pushed_plans(publications: pl.DataFrame) -> pl.Series:
     """The plans that folded pushes, from a group's publish log: their rows were published one by one."""
-    return publications.filter((pl.col("target") == target) & pl.col("published_at").is_null())["plan"]
+    return publications.filter(pl.col("published_at").is_null())["plan"]
 
 
 def differs(column: str, other: str, dtype: DataType) -> pl.Expr:

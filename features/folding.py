@@ -102,7 +102,7 @@ class Folding:
             return self._rows(group, None, None).clear()
         logged = self._rows(group, None, through)
         then, now = table.state(version), table.state()
-        pushed = pushed_plans(self._offline.publications(group.table_id), self._target)
+        pushed = pushed_plans(self._offline.publications(group.table_id))
         plans = pushed.filter((pushed > then.closed) & (pushed <= now.closed))
         folded = table.scan(now.version).filter(pl.col(PLAN).is_in(plans.implode()) & (pl.col(CREATED) <= through))
         rows = folded.with_columns(pl.lit(None, pl.Int64).alias(PLAN)).select(logged.columns).collect()

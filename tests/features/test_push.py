@@ -115,7 +115,7 @@ def test_folding_moves_rows_into_the_table_and_changes_no_answer(world):
     table = world.table()
     assert table[CREATED].to_list() == [pushed, pushed + HOUR, pushed]
     assert (table[PLAN].to_list(), table[AS_IF].to_list()) == ([1, 1, 1], [None] * 3)
-    assert pushed_plans(world.lake.publications(last.table_id), world.online.target).to_list() == [1]
+    assert pushed_plans(world.lake.publications(last.table_id)).to_list() == [1]
     assert world.log.ends(last.table_id).newest is None
 
 
