@@ -13,6 +13,7 @@ from typing import Any, Self
 
 import polars as pl
 
+from features.capacity import MEMORY, Capacity
 from features.computation import Computation
 from features.definition_plan import DefinitionPlan
 from features.errors import StorageError
@@ -69,7 +70,9 @@ class FeatureStore:
         offline: OfflineStore,
         online: OnlineStore,
         clock: Clock = utc_now,
-        chunk_rows: int = 5_000_000,
+        chunk_rows: int | None = None,
+        memory: int = MEMORY,
+        parallel: int = 1,
         code_version: Callable[[], str | None] = lambda: None,
         tracker: Tracker | None = None,
         push_log: PushLog | None = None,
@@ -83,17 +86,18 @@ class FeatureStore:
         self.online = online
         self._clock = clock
         self.versions = Versions(registry, offline, self.now, user, models)
-        computation, reinstatement = Computation(offline), Reinstatement()
+        capacity = Capacity(memory // parallel, chunk_rows, parallel)
+        computation, reinstatement = Computation(offline, capacity), Reinstatement()
         works: dict[str, Work] = {"incremental": computation, "backfill": computation}
         works |= {ROLLBACK: reinstatement, RELEASE: reinstatement}
         self._pusher = folding = None
         if push_log is not None:
             self._pusher = Pusher(offline, online, push_log, self.now, row_check, fold_after)
             works[PUSH] = folding = Folding(offline, online.target, push_log, self._pusher)
-        self._runs = Runs(offline, self.now, works, folding, self.versions.check_held)
-        self._materializer = Materializer(self._runs, computation, chunk_rows)
+        self._runs = Runs(offline, self.now, works, folding, self.versions.check_held, parallel)
+        self._materializer = Materializer(self._runs, computation, capacity)
         self._syncer = Syncer(offline, online, self.now)
-        self._rollbacks = Rollbacks(registry, offline, self.versions, self._runs, self._syncer, chunk_rows)
+        self._rollbacks = Rollbacks(registry, offline, self.versions, self._runs, self._syncer, capacity)
         self._retrieval = partial(HistoricalRetrieval, offline=offline, code_version=code_version, pushes=folding)
         self._training_sets = TrainingSets(registry, offline, self._retrieval, tracker, self.now)
         self._online = registry, OnlineRetrieval(registry, online)
@@ -223,7 +227,9 @@ class FeatureStore:
     ) -> OnlineResponse:
         """The newest published features of some entities (a list of dicts or a frame of keys).
 
-        Definitions that another process applied, held or released are known at most five seconds later.
+        ``request`` has the values that a service asks for, one for all entity rows or one for each; they may
+        be columns of the entity rows instead. Raises InvalidInput where one lacks, is not asked for or does
+        not fit, and where a group is not online. Definitions that another process applied, held or released are known at most five seconds later.
         """
         registry = self.versions.served(features)
         if self._online[0] is not registry:
