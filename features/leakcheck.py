@@ -14,8 +14,7 @@ from datetime import datetime, timedelta
 
 import polars as pl
 
-from features.computation import Computation
-from features.compute import first_time, scope_columns
+from features.compute import first_time, input_dtypes, scope_columns
 from features.errors import InvalidInput
 from features.feature_group import FeatureGroup
 from features.feature_rows import EVENT
@@ -76,7 +75,7 @@ def leakcheck(
     if moments < 1 or (entities is not None and entities < 1):
         raise InvalidInput(f"leak check of {name!r}: ask for at least one moment and one entity")
     group = registry.group(name)
-    inputs = Computation(offline).inputs(group)
+    inputs = {n: Input(n, origin, input_dtypes(origin), offline) for n, origin in group.inputs.items()}
     full = _rewind(group, inputs, now, entities)
     present = full.rows(now, last=full.last_arrival())
     wait = _wait(registry, group)
