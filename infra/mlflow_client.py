@@ -45,6 +45,10 @@ class MlflowConnection:
         self._uri = uri
         self._client: Any = None
 
+    def is_empty(self) -> bool:
+        """Whether nothing can have been logged, as the database is not made yet; MLflow is not imported for that."""
+        return self._uri.startswith(_SQLITE) and not Path(self._uri.removeprefix(_SQLITE)).exists()
+
     @contextmanager
     def session(self, failure: str) -> Iterator[Any]:
         """The client of tracking and registry. What it raises becomes TrackingError: ``failure``, where and why."""

@@ -21,7 +21,7 @@ from features.errors import TrackingError
 from features.stores import LoggedTrainingSet, ModelVersion
 from features.times import to_micros
 from infra.mlflow_client import MlflowConnection, load_mlflow
-from infra.training_sets import MANIFEST_HASH, RECOVER, all_manifests, keep, kept, lineage_tags, manifest_of
+from infra.training_sets import MANIFEST_HASH, RECOVER, all_manifests, keep, kept, lineage_tags, manifest_of, pages
 
 CHAMPION = "champion"
 """The alias of the version that predicts."""
@@ -125,6 +125,15 @@ class MlflowTracker:
         """The manifest of every registered model version and of every run that keeps a training set."""
         with self._mlflow.session("the logged training sets cannot be listed") as client:
             return list(all_manifests(client))
+
+    def registered_models(self) -> list[ModelVersion]:
+        """Every version of every registered model that was logged by ``log_training``; makes no database."""
+        if self._mlflow.is_empty():
+            return []
+        with self._mlflow.session("the registered models cannot be listed") as client:
+            versions = [found for found in pages(client.search_model_versions) if MANIFEST_HASH in found.tags]
+            # Looked up one by one: a search leaves the aliases out.
+            return [_described(client, _find(client, found.name, str(found.version))) for found in versions]
 
     def model_version(self, name: str, version: str | None = None) -> ModelVersion:
         """A registered version; None means the champion. Raises TrackingError if there is none."""

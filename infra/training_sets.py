@@ -97,10 +97,10 @@ def kept(client: Any, run_id: str) -> LoggedTrainingSet:
 
 def all_manifests(client: Any) -> Iterator[dict[str, Any]]:
     """The manifest of every registered model version and of every run that was not deleted."""
-    marks = {v.run_id: v.tags.get(MANIFEST_HASH) for v in _pages(client.search_model_versions)}
-    experiments = [e.experiment_id for e in _pages(client.search_experiments)]
+    marks = {v.run_id: v.tags.get(MANIFEST_HASH) for v in pages(client.search_model_versions)}
+    experiments = [e.experiment_id for e in pages(client.search_experiments)]
     with_a_set = f"tags.`{MANIFEST_HASH}` != ''"
-    runs = _pages(lambda **page: client.search_runs(experiments, with_a_set, **page)) if experiments else ()
+    runs = pages(lambda **page: client.search_runs(experiments, with_a_set, **page)) if experiments else ()
     marks |= {run.info.run_id: run.data.tags[MANIFEST_HASH] for run in runs}
     for run_id, mark in marks.items():
         if mark is not None:  # else a model that somebody registered by other means
@@ -112,7 +112,7 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
-def _pages(search: Any) -> Iterator[Any]:
+def pages(search: Any) -> Iterator[Any]:
     """Everything that a search finds, page by page."""
     token = None
     while True:

@@ -5,6 +5,7 @@ Imports no Prefect, MLflow or Great Expectations: what needs them is made where 
 
 from __future__ import annotations
 
+import getpass
 import importlib
 import sys
 from collections.abc import Callable
@@ -73,12 +74,23 @@ def open_platform(
         lake,
         online,
         clock or utc_now,
-        settings.chunk_rows,
+        memory=settings.memory_mb * 1_000_000,
+        parallel=settings.parallel,
         code_version=partial(code_version, Path.cwd()),
         tracker=tracker,
         push_log=LmdbPushLog(settings.push_log_path),
+        models=tracker,
+        user=_user(),
     )
     return Platform(settings, store, lake, tracker)
+
+
+def _user() -> str:
+    """Who this process runs as; containers may run as somebody without a name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"
 
 
 def fixed_clock(now: datetime | None) -> Clock:
