@@ -17,7 +17,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import bench_line, bench_stdf, bench_windows
+from benchmarks import bench_line, bench_reproduce, bench_stdf, bench_windows
 from benchmarks.measurement import Measurement
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,6 +25,7 @@ RESULTS = ROOT / "build/bench/results.json"
 
 BENCHMARKS: tuple[Callable[[], Measurement], ...] = (
     bench_line.demo,
+    bench_reproduce.reproduce_1m_30,
     bench_stdf.stdf_tables,
     bench_stdf.stdf_ingest,
     bench_windows.increment_30d,
