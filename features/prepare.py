@@ -63,17 +63,18 @@ def run_prepare(
 def _brought(function: Callable[..., Any]) -> Iterator[tuple[str, object]]:
     """Frames that a function, or one of its package that it calls, has from outside of its arguments."""
     home = _package(function)
-    waiting: dict[str, Any] = {"": function}
+    waiting: list[tuple[str, Any]] = [("", function)]
     met: set[int] = set()
     while waiting:
-        name, this = waiting.popitem()
+        name, this = waiting.pop()
         if isinstance(this, pl.DataFrame | pl.LazyFrame):
             yield name, this
         elif isinstance(this, partial):
-            waiting |= {f"argument {i}": value for i, value in enumerate(this.args)} | this.keywords | {"": this.func}
+            given = {f"argument {i}": value for i, value in enumerate(this.args)}
+            waiting += [*given.items(), *this.keywords.items(), ("", this.func)]
         elif inspect.isfunction(this) and _package(this) == home and id(this) not in met:
             met.add(id(this))
-            waiting |= _uses(this)
+            waiting += _uses(this).items()
 
 
 def _package(function: Any) -> str:

@@ -220,6 +220,29 @@ def test_a_derived_feature_names_what_it_is_made_of(store: FeatureStore) -> None
     assert [row["name"] for row in facts["used by"]] == ["guest_profile", "guest_returns"]
 
 
+def test_source_columns_above_and_everything_below_are_named(store: FeatureStore) -> None:
+    nights = {"source": "stays", "values": "nights", "rows": "guest_id, hotel, left_at", "marks": None}
+    below = [("derived feature", "guest_stays:nights_mean"), ("service", "guest_profile")]
+    facts = describe(store, "guest_stays:nights_sum")
+    assert facts["source columns"] == [nights]
+    assert [(row["kind"], row["name"]) for row in facts["enters"]][:2] == below
+    assert ("predictions", "predictions/guest_returns") in {(row["kind"], row["name"]) for row in facts["enters"]}
+    for ref in ("guest_stays", "guest_profile", "guest_returns", "guest_stays:nights_mean"):
+        assert describe(store, ref)["source columns"] == [nights]
+    counted = describe(store, "guest_stays:stay_count")["source columns"]
+    assert counted == [{"source": "stays", "values": None, "rows": "guest_id, hotel, left_at, nights", "marks": None}]
+    columns = {row["column"]: (row["features"], row["row choices"]) for row in describe(store, "stays")["columns"]}
+    assert columns["nights"][0] >= 1
+    assert columns["left_at"][1] >= 2
+
+
+def test_the_first_application_of_a_group_outlives_its_versions(store: FeatureStore) -> None:
+    assert describe(store, "guest_stays")["created_at"] == "never"
+    fill(store)
+    assert describe(store, "guest_stays")["created_at"] == NOW
+    assert describe(store, "guest_stays:stay_count")["created_at"] == NOW
+
+
 def test_services_models_sources_and_entities_are_described(store: FeatureStore) -> None:
     service = describe(store, "guest_profile")
     assert (service["kind"], service["request"], service["groups"]) == (
