@@ -116,6 +116,19 @@ def sync(groups: Groups = None, home: Home = None, json: Json = False) -> None:
 
 
 @app.command()
+def fold(groups: Groups = None, home: Home = None, json: Json = False) -> None:
+    """Take pushed rows from the push log into the feature tables, as every run does first."""
+    from flows.console import clear_errors
+    from infra.wiring import open_platform
+
+    with clear_errors(), open_platform(home=home) as platform:
+        registry = platform.store.registry
+        names = [n for n in _chosen(registry, groups) if groups or registry.group(n).online]
+        runs = [platform.store.fold(name) for name in names]
+    _print_runs("folded", runs, json)
+
+
+@app.command()
 def train(
     models: Annotated[Optional[list[str]], typer.Argument(help="Models; none for all.")] = None,  # noqa: UP045
     home: Home = None,
