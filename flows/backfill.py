@@ -26,10 +26,10 @@ def backfill(
         now: The moment the run counts as; empty for the present.
     """
     registry = load_registry(load_settings().registry)
-    wanted = {registry.group(name).name for name in groups} if groups else set(registry.groups)
+    wanted = {registry.group(name) for name in groups} if groups else set(registry.groups.values())
     moment = moment_of(now)
     return [
-        backfill_group(group.name, as_utc(start), as_utc(end), moment)
+        backfill_group(registry.name_of(group), as_utc(start), as_utc(end), moment)
         for group in registry.in_order()
-        if group.name in wanted
+        if group in wanted
     ]

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Optional
 
 import typer
 
+from flows import version_commands
+
 app = typer.Typer(
     help="A fab for ML features: ingest, validate, materialize, serve, train, watch, audit.",
     no_args_is_help=True,
@@ -76,7 +78,7 @@ def materialize(groups: Groups = None, home: Home = None, json: Json = False) ->
 
     runs = []
     with clear_errors(), open_platform(home=home) as platform:
-        for group in _chosen(platform.store.registry, groups):
+        for group in _due(platform.store, groups):
             with progress_bar(f"materialize {group}") as progress:
                 runs.append(platform.store.materialize_incremental(group, progress))
     _print_runs("materialized", runs, json)
@@ -96,7 +98,7 @@ def backfill(
 
     runs = []
     with clear_errors(), open_platform(home=home) as platform:
-        for group in _chosen(platform.store.registry, groups):
+        for group in _due(platform.store, groups):
             with progress_bar(f"backfill {group}") as progress:
                 runs.append(platform.store.materialize(group, start, end, progress))
     _print_runs("backfilled", runs, json)
@@ -396,6 +398,10 @@ def parity(
         raise typer.Exit(1)
 
 
+for _command in (version_commands.plan, version_commands.apply, version_commands.rollback, version_commands.release):
+    app.command()(_command)
+
+
 @app.command()
 def status(home: Home = None, json: Json = False) -> None:
     """Say what the home holds: files, sources, groups, models."""
@@ -431,8 +437,19 @@ def _nearby(path: str) -> str:
 
 
 def _chosen(registry: Any, groups: list[str] | None) -> list[str]:
-    wanted = {registry.group(name).name for name in groups} if groups else set(registry.groups)
-    return [group.name for group in registry.in_order() if group.name in wanted]
+    wanted = {registry.group(name) for name in groups} if groups else set(registry.groups.values())
+    return [registry.name_of(group) for group in registry.in_order() if group in wanted]
+
+
+def _due(store: Any, groups: list[str] | None) -> list[str]:
+    """The groups to run: those that are named, or all but those that a rollback holds or that are retired."""
+    from flows.console import complain
+
+    resting = {name: store.versions.resting(store.registry.group(name)) for name in _chosen(store.registry, groups)}
+    for name, why in resting.items() if not groups else ():
+        if why:
+            complain("note", f"{name} is passed over: {why}")
+    return [name for name, why in resting.items() if groups or not why]
 
 
 def _features(registry: Any, names: list[str]) -> tuple[Any, dict[str, Any]]:

@@ -21,6 +21,6 @@ def materialize(groups: list[str] | None = None, now: datetime | None = None) ->
         now: The moment the run counts as; empty for the present.
     """
     registry = load_registry(load_settings().registry)
-    wanted = {registry.group(name).name for name in groups} if groups else set(registry.groups)
+    wanted = {registry.group(name) for name in groups} if groups else set(registry.groups.values())
     moment = moment_of(now)
-    return [materialize_group(group.name, moment) for group in registry.in_order() if group.name in wanted]
+    return [materialize_group(registry.name_of(group), moment) for group in registry.in_order() if group in wanted]

@@ -23,7 +23,7 @@ def sync(groups: list[str] | None = None, now: datetime | None = None) -> list[F
     registry = load_registry(load_settings().registry)
     chosen = [registry.group(name) for name in groups] if groups else list(registry.groups.values())
     moment = moment_of(now)
-    return [sync_group(group.name, moment) for group in chosen if group.online or groups]
+    return [sync_group(registry.name_of(group), moment) for group in chosen if group.online or groups]
 
 
 @flow(name="warm-up", flow_run_name="warm-up")
@@ -35,4 +35,4 @@ def warm_up(now: datetime | None = None) -> list[Facts]:
     """
     registry = load_registry(load_settings().registry)
     moment = moment_of(now)
-    return [warm_group(group.name, moment) for group in registry.groups.values() if group.online]
+    return [warm_group(registry.name_of(group), moment) for group in registry.groups.values() if group.online]

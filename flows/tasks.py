@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from prefect import task
+from prefect import get_run_logger, task
 
 from features.errors import TrackingError, TrainingError
 from infra.ingest import open_ingestor
@@ -46,18 +46,30 @@ def ingest_files(paths: Sequence[str], source: str | None, now: datetime) -> Fac
     }
 
 
+def _resting(platform: Platform, group: str) -> str | None:
+    """Why a group is passed over; said in the run's log, too."""
+    why = platform.store.versions.resting(platform.store.registry.group(group))
+    if why is not None:
+        get_run_logger().warning("feature group %s is passed over: %s", group, why)
+    return why
+
+
 @task(name="materialize group", task_run_name="materialize {group}")
 def materialize_group(group: str, now: datetime) -> Facts:
-    """Run a group's live path."""
+    """Run a group's live path, unless a rollback holds the group or it is retired."""
     with _home(now) as platform:
+        if why := _resting(platform, group):
+            return {"group": group, "rows": 0, "skipped": why}
         run = platform.store.materialize_incremental(group)
     return {"group": group, "rows": run.rows, "delta_version": run.version}
 
 
 @task(name="backfill group", task_run_name="backfill {group}")
 def backfill_group(group: str, start: datetime, end: datetime, now: datetime) -> Facts:
-    """Materialize [start, end) of a group."""
+    """Materialize [start, end) of a group, unless a rollback holds the group or it is retired."""
     with _home(now) as platform:
+        if why := _resting(platform, group):
+            return {"group": group, "rows": 0, "skipped": why}
         run = platform.store.materialize(group, start, end)
     return {"group": group, "rows": run.rows, "delta_version": run.version}
 
