@@ -99,4 +99,4 @@ def show_lineage(found: Lineage, svg: Path | None, *, json: bool) -> None:
         out.print(f"{len(found.nodes):,} things and {len(found.edges):,} edges in {svg}", markup=False, soft_wrap=True)
     else:
         for tree in lineage_trees(found):
-            out.print(tree, soft_wrap=True)
+            out.print(tree)
