@@ -67,6 +67,11 @@ def changes(
     or the new arrival if that is later; a key new in a backfill becomes counterfactual.
     """
     key = [*group.keys, EVENT]
+    wait = group.delay + (duration(group.settle) if group.settle else timedelta(0))
+    possible = pl.max_horizontal(pl.col(EVENT) + wait, ARRIVAL)
+    fresh_as_if = possible if plan.kind == "backfill" else pl.lit(None, UTC_US)
+    if old.is_empty():  # nothing to compare with: wide groups stay quick
+        return fresh.select(*key, *group.feature_names, fresh_as_if.alias(AS_IF), pl.lit(False).alias(DELETED))
     old = old.rename({f: f"{f}_old" for f in group.feature_names}).with_columns(pl.lit(True).alias("_stood"))
     both = fresh.join(old, on=key, how="left", maintain_order="left")
     schema = stored_schema(group)
@@ -83,9 +88,6 @@ def changes(
     values = [
         pl.when(kept | pl.col(f"_moved_{f}")).then(pl.col(f)).otherwise(pl.col(f"{f}_old")).alias(f) for f in moved
     ]
-    wait = group.delay + (duration(group.settle) if group.settle else timedelta(0))
-    possible = pl.max_horizontal(pl.col(EVENT) + wait, ARRIVAL)
-    fresh_as_if = possible if plan.kind == "backfill" else pl.lit(None, UTC_US)
     kept_as_if = pl.when(pl.col("_live")).then(pl.lit(None, UTC_US)).otherwise(pl.max_horizontal(AS_IF, ARRIVAL))
     as_if = pl.when(new).then(fresh_as_if).otherwise(kept_as_if).alias(AS_IF)
     rows = both.select(*key, *values, as_if, pl.lit(False).alias(DELETED))

@@ -6,6 +6,7 @@ from functools import partial
 
 import polars as pl
 
+from features.capacity import ANY_CAPACITY, Capacity
 from features.changes import changes, existing, gone, no_rows, standing, stored
 from features.compute import compute, first_time, input_dtypes, scope_columns
 from features.feature_group import FeatureGroup
@@ -18,16 +19,13 @@ from features.times import EPOCH as BEGINNING
 from features.times import TICK, duration, from_micros, micros, to_micros
 from features.window_computation import Computed, WindowComputation
 
-CHUNK_ROWS = 5_000_000
-"""About how many raw rows a run holds at a time."""
-
 
 class Computation:
     """Implements features.runs.Work for the kinds "incremental" and "backfill"."""
 
-    def __init__(self, store: OfflineStore, chunk_rows: int = CHUNK_ROWS) -> None:
+    def __init__(self, store: OfflineStore, capacity: Capacity = ANY_CAPACITY) -> None:
         self._store = store
-        self._windows = WindowComputation(Tiling(store, chunk_rows))
+        self._windows = WindowComputation(Tiling(store, capacity))
 
     def inputs(self, group: FeatureGroup) -> dict[str, Input]:
         """The group's inputs by the name that ``prepare`` knows them by."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 import polars as pl
 
-from features.times import to_micros
+from features.times import from_micros, micros, to_micros
+
+DAY = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -34,3 +36,34 @@ class Interval:
         """The first and last boundary of the interval, in µs; none lies in it where first > last."""
         last = min(self.end, self.cutoff)
         return to_micros(self.start) // every * every + every, to_micros(last) // every * every
+
+
+def cut(
+    days: pl.DataFrame, room: int, start: datetime, end: datetime, *, weight: int = 1, width: timedelta = DAY
+) -> list[tuple[datetime, datetime]]:
+    """Cut [start, end) into pieces that hold no more rows than there is room for, if a day does.
+
+    ``days`` has event_date and rows, sorted; a row takes the room of ``weight``. Cuts lie at dates, or at
+    the next multiple of ``width`` since the epoch.
+
+    >>> from datetime import date
+    >>> days = pl.DataFrame({"event_date": [date(2026, 3, d) for d in (1, 2, 3)], "rows": [5, 4, 4]})
+    >>> [
+    ...     str(piece[0].date())
+    ...     for piece in cut(days, 8, datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 3, 4, tzinfo=UTC))
+    ... ]
+    ['2026-03-01', '2026-03-02']
+    """
+    step, cuts, filled = micros(width), [start], 0
+    for day, rows in days.iter_rows():
+        moment = datetime.combine(day, datetime.min.time(), UTC)
+        if moment + DAY <= start:
+            continue
+        if moment >= end:
+            break
+        at = from_micros(-(-to_micros(moment) // step) * step)
+        if filled and filled + rows * weight > room and cuts[-1] < at < end:
+            cuts.append(at)
+            filled = 0
+        filled += rows * weight
+    return list(zip(cuts, [*cuts[1:], end], strict=True))

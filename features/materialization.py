@@ -7,15 +7,17 @@ finds an open plan finishes it first (SEMANTICS.md §5).
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import polars as pl
 
-from features.computation import CHUNK_ROWS, Computation
+from features.capacity import Capacity
+from features.computation import Computation
 from features.errors import InvalidInput
 from features.feature_group import FeatureGroup
 from features.inputs import Input
+from features.intervals import cut
 from features.runs import Progress, Run, Runs
 from features.stores import Plan
 from features.times import EPOCH as BEGINNING
@@ -29,10 +31,10 @@ _VERSION = "version"  # of the group, as a plan's detail
 class Materializer:
     """Plans the runs that compute groups from their inputs."""
 
-    def __init__(self, runs: Runs, computation: Computation, chunk_rows: int = CHUNK_ROWS) -> None:
+    def __init__(self, runs: Runs, computation: Computation, capacity: Capacity) -> None:
         self._runs = runs
         self._computation = computation
-        self._chunk_rows = chunk_rows
+        self._capacity = capacity
 
     def incremental(self, group: FeatureGroup, progress: Progress | None = None) -> Run:
         """The live path: emit what source commits and the passing of time made necessary."""
@@ -115,7 +117,7 @@ class Materializer:
     def _cut(
         self, group: FeatureGroup, inputs: dict[str, Input], plan: Plan, start: datetime, end: datetime
     ) -> list[Chunk]:
-        """Cut [start, end) at dates so that a chunk works on about ``chunk_rows`` rows of the first input.
+        """Cut [start, end) at dates so that a chunk works on as many rows of the first input as fit.
 
         A row of a window group counts once for each boundary that sees it.
         """
@@ -125,16 +127,8 @@ class Materializer:
         if group.grain == "window":
             longest = max(micros(f.window or "") for f in group.features)
             weight = max(1, longest // micros(group.every or ""))
-        cuts, filled = [start], 0
-        for day, rows in first.days(version).iter_rows() if version is not None else ():
-            moment = datetime.combine(day, datetime.min.time(), UTC)
-            if moment + timedelta(days=1) <= start or moment >= end:
-                continue
-            if filled and filled + rows * weight > self._chunk_rows and moment > cuts[-1]:
-                cuts.append(moment)
-                filled = 0
-            filled += rows * weight
-        return list(zip(cuts, [*cuts[1:], end], strict=True))
+        days = first.days(version) if version is not None else pl.DataFrame()
+        return cut(days, self._capacity.rows_of(group), start, end, weight=weight)
 
 
 def _covers(done: Plan, plan: Plan, interval: tuple[datetime, datetime], settled: datetime) -> bool:

@@ -7,11 +7,13 @@ publishes first, then lifts the hold. Killed in between, either is finished by c
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
+from features.capacity import Capacity
 from features.errors import DefinitionError, InvalidInput, NotRegistered
 from features.feature_group import FeatureGroup
+from features.intervals import DAY, cut
 from features.registry import Registry, version_parts
 from features.reinstatement import RELEASE, ROLLBACK, THROUGH, WITHOUT
 from features.runs import Progress, Runs
@@ -44,14 +46,20 @@ class Rollbacks:
     """Takes groups back to applied versions, and releases them."""
 
     def __init__(
-        self, registry: Registry, offline: OfflineStore, versions: Versions, runs: Runs, syncer: Syncer, chunk_rows: int
+        self,
+        registry: Registry,
+        offline: OfflineStore,
+        versions: Versions,
+        runs: Runs,
+        syncer: Syncer,
+        capacity: Capacity,
     ) -> None:
         self._registry = registry
         self._offline = offline
         self._versions = versions
         self._runs = runs
         self._syncer = syncer
-        self._chunk_rows = chunk_rows
+        self._capacity = capacity
 
     def rollback(self, name: str, version: str, progress: Progress | None = None) -> Reinstated:
         """Take a group back to an applied version and hold it there.
@@ -153,7 +161,7 @@ class Rollbacks:
         state = self._runs.state(group, table)
         facts = {**details, mark: hold.number, "to": hold.version, "epoch": state.epoch + 1}
         stamp = self._runs.stamp(state, group)
-        chunks = self._chunks(table, state)
+        chunks = self._chunks(group, table, state)
         plan = Plan(state.opened + 1, kind, stamp, state.through, {}, chunks, facts)
         run = self._runs.run(group, table, plan, progress)
         return run.rows, run.plan or plan.number
@@ -169,19 +177,12 @@ class Rollbacks:
             self._runs.abandon(table, plan)
             return self._runs.settle(group, table, progress)
 
-    def _chunks(self, table: FeatureTable, state: TableState) -> list[tuple[datetime, datetime]]:
-        """All of time, cut at dates so that a chunk reads about ``chunk_rows`` rows."""
+    def _chunks(self, group: FeatureGroup, table: FeatureTable, state: TableState) -> list[tuple[datetime, datetime]]:
+        """All of time, cut at dates so that a chunk reads as many rows as fit."""
         days = table.days(state.version)
-        cuts, filled = [BEGINNING], 0
-        for day, rows in days.iter_rows():
-            moment = datetime.combine(day, datetime.min.time(), BEGINNING.tzinfo)
-            if filled and filled + rows > self._chunk_rows and moment > cuts[-1]:
-                cuts.append(moment)
-                filled = 0
-            filled += rows
-        last = max([day for day, _ in days.iter_rows()], default=BEGINNING.date())
-        end = datetime.combine(last, datetime.min.time(), BEGINNING.tzinfo)
-        return list(zip(cuts, [*cuts[1:], end + timedelta(days=1)], strict=True))
+        last = days["event_date"][-1] if days.height else BEGINNING.date()
+        end = datetime.combine(last, datetime.min.time(), BEGINNING.tzinfo) + DAY
+        return cut(days, self._capacity.rows_of(group), BEGINNING, end)
 
     def _publish(self, group: FeatureGroup) -> datetime | None:
         return self._syncer.sync(group).published_at if group.online else None

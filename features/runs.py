@@ -6,6 +6,7 @@ Whatever kind of run a killed process left open, the next runner of the group fi
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol
@@ -65,7 +66,7 @@ class Runs:
     """Opens, does and closes the plans of groups; ``works`` says how by the kind of plan.
 
     What is ``waiting`` is taken in before any other run, so that runs find it in the table. ``check`` raises
-    where a group may not be computed now.
+    where a group may not be computed now. ``parallel`` chunks of a backfill are done at once.
     """
 
     def __init__(
@@ -75,7 +76,9 @@ class Runs:
         works: Mapping[str, Work],
         waiting: Waiting | None = None,
         check: Callable[[FeatureGroup], None] | None = None,
+        parallel: int = 1,
     ) -> None:
+        self._parallel = parallel
         self._store = store
         self._check = check
         self._clock = clock
@@ -159,12 +162,21 @@ class Runs:
                 f"finish it: run `featurefab fold` where it was opened"
             )
         rows_of, appended = self._works[plan.kind].start(group, table, plan), 0
-        for number in range(len(plan.chunks)):
-            if not table.has_chunk(plan, number):
-                rows = rows_of(number)
-                appended += rows.height if table.append(plan, number, rows) else 0
-            if progress is not None:
-                progress(number + 1, len(plan.chunks))
+
+        def chunk(number: int) -> int:
+            if table.has_chunk(plan, number):
+                return 0
+            rows = rows_of(number)
+            return rows.height if table.append(plan, number, rows) else 0
+
+        # The chunks of a backfill are independent of each other: each looks at its own interval of the table.
+        workers = self._parallel if plan.kind == "backfill" else 1
+        with ThreadPoolExecutor(workers) as pool:
+            each = pool.map if workers > 1 else map
+            for done, rows in enumerate(each(chunk, range(len(plan.chunks))), 1):
+                appended += rows
+                if progress is not None:
+                    progress(done, len(plan.chunks))
         moved = {name: version for name, (_, version) in plan.sources.items() if version is not None}
         table.close_plan(plan, moved if plan.kind == "incremental" else {})
         return appended

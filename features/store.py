@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import polars as pl
 
-from features.capacity import MEMORY, Capacity
+from features.capacity import ANY_CAPACITY, Capacity
 from features.computation import Computation
 from features.definition_plan import DefinitionPlan
 from features.errors import StorageError
@@ -70,9 +70,7 @@ class FeatureStore:
         offline: OfflineStore,
         online: OnlineStore,
         clock: Clock = utc_now,
-        chunk_rows: int | None = None,
-        memory: int = MEMORY,
-        parallel: int = 1,
+        capacity: Capacity = ANY_CAPACITY,
         code_version: Callable[[], str | None] = lambda: None,
         tracker: Tracker | None = None,
         push_log: PushLog | None = None,
@@ -86,7 +84,6 @@ class FeatureStore:
         self.online = online
         self._clock = clock
         self.versions = Versions(registry, offline, self.now, user, models)
-        capacity = Capacity(memory // parallel, chunk_rows, parallel)
         computation, reinstatement = Computation(offline, capacity), Reinstatement()
         works: dict[str, Work] = {"incremental": computation, "backfill": computation}
         works |= {ROLLBACK: reinstatement, RELEASE: reinstatement}
@@ -94,7 +91,7 @@ class FeatureStore:
         if push_log is not None:
             self._pusher = Pusher(offline, online, push_log, self.now, row_check, fold_after)
             works[PUSH] = folding = Folding(offline, online.target, push_log, self._pusher)
-        self._runs = Runs(offline, self.now, works, folding, self.versions.check_held, parallel)
+        self._runs = Runs(offline, self.now, works, folding, self.versions.check_held, capacity.parallel)
         self._materializer = Materializer(self._runs, computation, capacity)
         self._syncer = Syncer(offline, online, self.now)
         self._rollbacks = Rollbacks(registry, offline, self.versions, self._runs, self._syncer, capacity)
@@ -229,7 +226,8 @@ class FeatureStore:
 
         ``request`` has the values that a service asks for, one for all entity rows or one for each; they may
         be columns of the entity rows instead. Raises InvalidInput where one lacks, is not asked for or does
-        not fit, and where a group is not online. Definitions that another process applied, held or released are known at most five seconds later.
+        not fit, and where a group is not online. Definitions that another process applied, held or released
+        are known at most five seconds later.
         """
         registry = self.versions.served(features)
         if self._online[0] is not registry:

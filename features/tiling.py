@@ -8,11 +8,13 @@ from datetime import UTC, datetime, timedelta
 
 import polars as pl
 
+from features.capacity import Capacity
 from features.compute import prepared
 from features.decomposition import TILE
 from features.feature_group import FeatureGroup
 from features.feature_rows import CREATED, PLAN
 from features.inputs import Input
+from features.intervals import DAY, cut
 from features.stores import OfflineStore, Plan, TileTable
 from features.tiles import (
     KNOWN_FROM,
@@ -42,9 +44,9 @@ class Step:
 class Tiling:
     """The tiles of groups: where they can be used, and how runs bring them up to date."""
 
-    def __init__(self, store: OfflineStore, chunk_rows: int) -> None:
+    def __init__(self, store: OfflineStore, capacity: Capacity) -> None:
         self._store = store
-        self._chunk_rows = chunk_rows
+        self._capacity = capacity
 
     def layout(self, group: FeatureGroup, item: Input, version: int | None) -> TileLayout | None:
         """The layout if the group's tiles can be used: ``prepare`` must commute with cutting by tile.
@@ -99,43 +101,26 @@ class Tiling:
         cursor: int | None,
     ) -> Iterator[Step]:
         """First what commits changed in tiles that are there, then tiles further back than these."""
-        days = item.days(version)
+        days, room = item.days(version), self._capacity.rows_of(group)
+        width = timedelta(microseconds=layout.width)
         if covered is not None and cursor is not None and cursor < version:
             keys = group.keys if group.prepare is None else []
             changed = item.changes(cursor, version, [*keys, item.time])
             tile = (pl.col(item.time).dt.timestamp("us") // layout.width * layout.width).alias(TILE)
             tiles = changed.filter(pl.col(item.time) >= covered).select(*keys, tile).unique()
             for first, last in _runs(tiles[TILE].unique().sort(), layout.width):
-                for low, high in self._cut(days, layout.width, first, last + layout.width):
-                    there = tiles.filter((pl.col(TILE) >= low) & (pl.col(TILE) < high))
+                for low, high in cut(days, room, from_micros(first), from_micros(last) + width, width=width):
+                    there = tiles.filter((pl.col(TILE) >= to_micros(low)) & (pl.col(TILE) < to_micros(high)))
                     if there.height:
-                        scope = there.select(keys).unique() if keys else None
-                        yield Step(from_micros(low), from_micros(high), scope)
+                        yield Step(low, high, there.select(keys).unique() if keys else None)
         if covered is None or start < covered:
             dates = days["event_date"]
             if dates.is_empty():
                 return
-            newest = datetime.combine(dates[-1], datetime.min.time(), UTC) + timedelta(days=1)
-            oldest = datetime.combine(dates[0], datetime.min.time(), UTC)
-            first = max(to_micros(start), to_micros(oldest) // layout.width * layout.width)
-            last = to_micros(covered or newest)
-            for low, high in self._cut(days, layout.width, first, last):
-                yield Step(from_micros(low), from_micros(high), None)
-
-    def _cut(self, days: pl.DataFrame, width: int, start: int, end: int) -> Iterator[tuple[int, int]]:
-        """Cut [start, end) between tiles so that a piece has about ``chunk_rows`` rows."""
-        low, filled = start, 0
-        for day, rows in days.iter_rows():
-            moment = to_micros(datetime.combine(day, datetime.min.time(), UTC))
-            cut = -(-moment // width) * width
-            if low < cut < end and filled and filled + rows > self._chunk_rows:
-                yield low, cut
-                low, filled = cut, 0
-            if moment >= end:
-                break
-            filled += rows if moment + 86_400_000_000 > low else 0
-        if low < end:
-            yield low, end
+            newest, oldest = (datetime.combine(d, datetime.min.time(), UTC) for d in (dates[-1], dates[0]))
+            begin = max(start, from_micros(to_micros(oldest) // layout.width * layout.width))
+            for low, high in cut(days, room, begin, covered or newest + DAY, width=width):
+                yield Step(low, high, None)
 
     def _rows(
         self, group: FeatureGroup, layout: TileLayout, table: TileTable, item: Input, plan: Plan, step: Step

@@ -105,8 +105,14 @@ class Settings(BaseSettings):
     ingest_batch_mb: PositiveInt = 256
     """How many megabytes of files, as delivered, one ingest task takes."""
 
-    chunk_rows: PositiveInt = 5_000_000
-    """About how many source rows one step of a materialization reads; bounds its memory."""
+    fold_seconds: PositiveInt = 10
+    """How many seconds pushed rows wait in the push log before a later push takes them into the table."""
+
+    memory_mb: PositiveInt = 4000
+    """About how many megabytes a materialization may use: it cuts its work into chunks that fit."""
+
+    parallel: PositiveInt = 1
+    """How many chunks of a backfill are computed at once, each with its share of the memory."""
 
     retention_days: PositiveInt = 30
     """How many days the ``maintain`` flow leaves table files that no version in use needs."""

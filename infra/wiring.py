@@ -10,12 +10,13 @@ import importlib
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from features.capacity import Capacity
 from features.errors import SettingsError
 from features.registry import Registry
 from features.store import FeatureStore
@@ -74,11 +75,11 @@ def open_platform(
         lake,
         online,
         clock or utc_now,
-        memory=settings.memory_mb * 1_000_000,
-        parallel=settings.parallel,
+        Capacity(settings.memory_mb * 1_000_000, parallel=settings.parallel),
         code_version=partial(code_version, Path.cwd()),
         tracker=tracker,
         push_log=LmdbPushLog(settings.push_log_path),
+        fold_after=timedelta(seconds=settings.fold_seconds),
         models=tracker,
         user=_user(),
     )

@@ -19,6 +19,7 @@ from typing import Any
 import polars as pl
 
 from features import Entity, Feature, FeatureGroup, FeatureStore, Registry, Source
+from features.capacity import Capacity
 from infra.storage import delta_io
 from infra.storage.delta import DeltaLake
 from infra.storage.lmdb_environment import LmdbEnvironment
@@ -64,7 +65,7 @@ def payments_of(day: int) -> pl.DataFrame:
 def open_store(home: Path, now: datetime = T0) -> FeatureStore:
     """A store on a home whose clock stands at ``now``, with chunks of about a day."""
     lake, online = DeltaLake(home / "lake"), LmdbOnlineStore(home / "online")
-    return FeatureStore(REGISTRY, lake, online, clock=lambda: now, chunk_rows=12)
+    return FeatureStore(REGISTRY, lake, online, clock=lambda: now, capacity=Capacity(rows=12))
 
 
 STEPS: list[Callable[[FeatureStore], object]] = [

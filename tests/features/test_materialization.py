@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import oracle
 from features import Entity, Feature, FeatureGroup, FeatureStore, Registry, Source
+from features.capacity import Capacity
 from features.compute import stored_schema
 from features.errors import DefinitionChanged, DefinitionError, InvalidInput
 from features.source import INGESTED_AT
@@ -54,7 +55,7 @@ class Home:
         self.now = T0
         self.lake = DeltaLake(folder)
         online = MemoryOnlineStore()
-        self.store = FeatureStore(Registry(groups), self.lake, online, lambda: self.now, chunk_rows)
+        self.store = FeatureStore(Registry(groups), self.lake, online, lambda: self.now, Capacity(rows=chunk_rows))
 
     def write(self, rows, batch=None):
         frame = pl.DataFrame(rows, schema=dict(payments.schema), orient="row")
@@ -396,7 +397,7 @@ def test_types_that_no_table_can_hold_are_refused_where_they_are_declared():
 
 def test_a_training_set_pinned_to_an_open_plan_never_sees_its_rows(tmp_path):
     home = Home(tmp_path)
-    home.store = FeatureStore(Registry(GROUPS), home.lake, MemoryOnlineStore(), lambda: home.now, chunk_rows=5)
+    home.store = FeatureStore(Registry(GROUPS), home.lake, MemoryOnlineStore(), lambda: home.now, Capacity(rows=5))
     home.now = hours(100)
     home.write([(n, 1, float(n), hours(5 * n)) for n in range(15)])
     asked = pl.DataFrame({"card_id": [1], "event_timestamp": [hours(99)]})
@@ -427,7 +428,8 @@ def test_a_record_that_moves_to_another_entity_counts_once_however_it_is_compute
 
     folder = tmp_path_factory.mktemp("moves")
     stepwise, whole, chunked = (Home(folder / name) for name in ("stepwise", "whole", "chunked"))
-    chunked.store = FeatureStore(Registry(GROUPS), chunked.lake, MemoryOnlineStore(), lambda: chunked.now, chunk_rows=1)
+    small = Capacity(rows=1, parallel=2)
+    chunked.store = FeatureStore(Registry(GROUPS), chunked.lake, MemoryOnlineStore(), lambda: chunked.now, small)
     for home in (stepwise, whole, chunked):
         home.now = hours(100)
         home.write(rows(first))

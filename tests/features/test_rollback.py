@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features import Entity, Feature, FeatureGroup, FeatureService, FeatureStore, Registry, Source
+from features.capacity import Capacity
 from features.errors import GroupHeld, IncompatibleFeatureVersion, InvalidInput, NotRegistered
 from infra.storage.delta import DeltaLake
 from infra.storage.memory_store import MemoryOnlineStore
@@ -328,7 +329,7 @@ def test_a_plan_that_cannot_be_computed_does_not_stand_in_the_way(home):
 
 @pytest.mark.parametrize("options", [{"online": False}, {"grain": "entity", "every": "1h"}], ids=["offline", "entity"])
 def test_other_kinds_of_groups(tmp_path, options):
-    home = Home(tmp_path, chunk_rows=1)
+    home = Home(tmp_path, capacity=Capacity(rows=1))
 
     def version(number, factor):
         value = amount * factor if options.get("grain") is None else (amount * factor).sum()
