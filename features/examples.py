@@ -25,8 +25,10 @@ def examples(
     ``labelled_at``, plus ``predict_after``. Keys of other entities in the service come from the label
     group's features of that name. Raises DefinitionError where one is missing.
     """
-    group = store.registry.group(spec.label_ref.group)
-    needed = list(dict.fromkeys(k for ref in spec.service.refs for k in store.registry.group(ref.group).keys))
+    registry = store.versions.current()
+    group = registry.group(spec.label_ref.head)
+    heads = dict.fromkeys(ref.head for ref in registry.resolve(spec.service))
+    needed = list(dict.fromkeys(key for head in heads for key in registry.group(head).keys))
     missing = [k for k in needed if k not in (*group.keys, *group.feature_names)]
     if missing:
         raise DefinitionError(

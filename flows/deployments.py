@@ -54,11 +54,11 @@ def deployments(settings: Settings, registry: Registry | None = None) -> list[Ru
     groups = [
         _deployment(
             materialize,
-            name=f"materialize-{group.name}",
+            name=f"materialize-{known.name_of(group)}",
             cron=group.schedule,
             zone=zone,
-            parameters={"groups": [group.name]},
-            description=f"Materialize {group.name} alone: {group.description}",
+            parameters={"groups": [known.name_of(group)]},
+            description=f"Materialize {known.name_of(group)} alone: {group.description}",
             tags=group.tags,
         )
         for group in known.in_order()

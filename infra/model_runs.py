@@ -37,8 +37,10 @@ def train(store: FeatureStore, tracker: Tracker, spec: ModelSpec) -> ModelVersio
     """Train a model on what its features would have been answered, and register it.
 
     The same data, definition and moment give the version that is registered already. Raises
-    TrainingError where the examples do not suffice.
+    TrainingError where the examples do not suffice, IncompatibleFeatureVersion where less is applied than
+    the model requires.
     """
+    store.versions.require(spec)
     spine = examples(store, spec).filter(pl.col(EVENT) <= store.now())  # later ones cannot be answered yet
     asked = store.get_historical_features(spine, spec.service)
     names = list(asked.features)
@@ -46,7 +48,7 @@ def train(store: FeatureStore, tracker: Tracker, spec: ModelSpec) -> ModelVersio
     manifest = {
         **asked.manifest,
         "model": spec.name,
-        "label": {"ref": spec.label, **store.provenance(spec.label_ref.group)},
+        "label": {"ref": spec.label, **store.provenance(spec.label_ref.head)},
         "predict_after": spec.predict_after,
         "label_delay": spec.label_delay,
     }
@@ -81,6 +83,7 @@ def score(
 
     The predictions are kept in ``predictions/<model>``, once per model and moment.
     """
+    store.versions.require(spec)
     version = tracker.model_version(spec.name)
     asked = examples(store, spec, start, end)
     if asked.is_empty():
@@ -91,7 +94,7 @@ def score(
     found = answer.to_polars()
     available = pl.any_horizontal(pl.col(f"{n}__status") != "NOT_FOUND" for n in names)
     predicted = predict(tracker.load_model(spec.name, version.version), found, names)
-    group = store.registry.group(spec.label_ref.group)
+    group = store.versions.current().group(spec.label_ref.head)
     rows = found.select(*group.keys, available.alias("_answered")).with_columns(
         asked[LABELLED_AT].alias("event_timestamp"),
         predicted.alias("prediction"),
@@ -113,7 +116,7 @@ def judged(store: FeatureStore, lake: DeltaLake, spec: ModelSpec) -> pl.DataFram
     """
     predictions = lake.scan_log(f"predictions/{spec.name}")
     label = spec.label_ref
-    group = store.registry.group(label.group)
+    group = store.versions.current().group(label.head)
     truth = store.current_rows(group).select(*group.keys, EVENT, pl.col(label.feature).alias("label"))
     if predictions is None:
         schema: dict[str, DataType] = {"prediction": pl.Float64(), "predicted_at": UTC_US}
