@@ -37,6 +37,7 @@ _decode = msgspec.msgpack.Decoder().decode
 _ORDER = ("_epoch", EVENT_TIMESTAMP, "created_timestamp")
 _BOOKKEEPING = (*_ORDER, "_deleted")
 _KEY = "_encoded_key"
+_FEW = 50  # rows up to which a loop is quicker than setting up NumPy records
 _BATCH = 50_000  # rows encoded at a time: enough for NumPy's speed, few megabytes
 
 
@@ -156,7 +157,9 @@ class Rows:
             rows = rows.select(*keys, *_bookkeeping(rows), *kept)
         except pl.exceptions.PolarsError as error:
             raise InvalidInput(f"online rows have bookkeeping of the wrong type: {error}") from error
-        rows = rows.filter(pl.all_horizontal(pl.col(keys).is_not_null())).sort(order)
+        if any(rows[key].null_count() for key in keys):
+            rows = rows.filter(pl.all_horizontal(pl.col(keys).is_not_null()))
+        rows = rows.sort(order) if rows.height > 1 else rows
         encoded = encode_keys(rows.select(keys))
         rows = rows.drop(keys)
         if not all(map(operator.lt, encoded, islice(encoded, 1, None))):
@@ -179,6 +182,10 @@ class Rows:
         skip = len(array_header(len(others)))
         for start in range(0, len(self), _BATCH):
             frame = self._rows.slice(start, _BATCH)
+            if frame.height <= _FEW:
+                values = [_encode((schema, *row)) for row in frame.iter_rows()]
+                yield Batch(self._keys[start : start + _BATCH], values, frame)
+                continue
             values = encode_block(frame.select(fixed), head)
             if others:
                 rest = zip(*(frame[name].to_list() for name in others), strict=True)
