@@ -52,7 +52,8 @@ def show_leaks(reports: Sequence[LeakReport], *, json: bool) -> bool:
     else:
         print_table("leak check", [_of_group(report) for report in reports])
     for leak in leaks:
-        print_table(f"{leak.pop('group')}:{leak.pop('feature')}", [{"": k, " ": v} for k, v in leak.items()])
+        title = f"{leak.pop('group')}:{leak.pop('feature')}"
+        print_table(title, [{"": name.replace("_", " "), " ": value} for name, value in leak.items()])
     return bool(leaks)
 
 

@@ -122,7 +122,9 @@ def test_the_parity_flow_fails_where_the_stores_differ_and_the_night_says_so():
 @pytest.mark.usefixtures("home")
 def test_the_page_shows_what_leakcheck_prints():
     page = (Path(__file__).resolve().parents[2] / "docs" / "checks.md").read_text("utf-8")
-    shown = [" ".join(line.split()) for line in page.split("    peeking:next_amount\n")[1].split("\n\n")[0].splitlines()]
+    shown = [
+        " ".join(line.split()) for line in page.split("    peeking:next_amount\n")[1].split("\n\n")[0].splitlines()
+    ]
     printed = [" ".join(line.split()) for line in run("leakcheck", code=1).splitlines()]
     assert len(shown) > 5
     assert printed[printed.index("peeking:next_amount") + 2 :][: len(shown)] == shown, printed
