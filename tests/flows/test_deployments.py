@@ -87,9 +87,15 @@ def test_a_deployment_says_what_it_does_and_its_form_what_to_enter(tmp_path: Pat
     assert list(form["properties"]) == ["start", "end", "groups", "now"]
 
 
-def test_only_the_night_and_the_morning_are_scheduled(tmp_path: Path) -> None:
+def test_only_the_night_the_morning_and_the_month_are_scheduled(tmp_path: Path) -> None:
     made = _deployed(tmp_path, _group("stays", None))
-    assert {name for name, deployment in made.items() if deployment.schedules} == {"nightly", "warm-up"}
+    assert {name for name, deployment in made.items() if deployment.schedules} == {"nightly", "warm-up", "maintain"}
+
+
+def test_maintenance_comes_once_a_month_after_the_night(tmp_path: Path) -> None:
+    fires = _fires(_deployed(tmp_path)["maintain"], datetime(2026, 1, 15, tzinfo=UTC), 3)
+    local = [at.astimezone(NEW_YORK) for at in fires]
+    assert [(at.month, at.day, at.hour) for at in local] == [(2, 1, 4), (3, 1, 4), (4, 1, 4)]
 
 
 @pytest.mark.parametrize(
