@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 
 import polars as pl
@@ -10,14 +13,31 @@ from features.capacity import ANY_CAPACITY, Capacity
 from features.changes import changes, existing, gone, no_rows, standing, stored
 from features.compute import compute, first_time, input_dtypes, scope_columns
 from features.feature_group import FeatureGroup
+from features.feature_rows import DELETED, EVENT
 from features.inputs import Input
 from features.intervals import Interval
 from features.runs import Chunks
+from features.source import EVENT_DATE
 from features.stores import FeatureTable, OfflineStore, Plan
 from features.tiling import Tiling
 from features.times import EPOCH as BEGINNING
 from features.times import TICK, duration, from_micros, micros, to_micros
-from features.window_computation import Computed, WindowComputation
+from features.window_computation import Computed, RowsOf, WindowComputation
+
+
+@dataclass(frozen=True)
+class ChunkPreview:
+    """What one chunk of a backfill would do: rows of the first input to read, feature rows by what happens to them.
+
+    The interval [start, end) is UTC; ``read`` counts whole dates.
+    """
+
+    start: datetime
+    end: datetime
+    read: int
+    new: int
+    changed: int
+    withdrawn: int
 
 
 class Computation:
@@ -33,22 +53,35 @@ class Computation:
 
     def start(self, group: FeatureGroup, table: FeatureTable, plan: Plan) -> Chunks:
         """What a plan appends: per chunk what changed against the table, tombstones included."""
-        inputs = self.inputs(group)
-        if group.grain == "window":
-            rows = self._windows.start(group, inputs, plan)
-        else:
-            rows = partial(self._rows, group, table, inputs, plan, self._scope(group, inputs, plan))
+        rows = self._rows_of(group, table, plan, keep_tiles=True)
 
         def chunk(number: int) -> pl.DataFrame:
-            interval = Interval(*plan.chunks[number], plan.stamp)
-            computed = rows(interval)
-            if computed is None:
-                return stored(no_rows(group), group, plan, table.state().epoch)
-            old = existing(group, table, interval, computed.scope)
-            lost = gone(group, computed.frames, computed.rows, old)
-            return stored(changes(group, computed.rows, old, lost, plan), group, plan, table.state().epoch)
+            difference = _difference(group, table, plan, rows, number)
+            return stored(no_rows(group) if difference is None else difference[0], group, plan, table.state().epoch)
 
         return chunk
+
+    def preview(self, group: FeatureGroup, table: FeatureTable, plan: Plan) -> Iterator[ChunkPreview]:
+        """What each chunk of a plan that is not opened would read and change; writes nothing."""
+        rows, first = self._rows_of(group, table, plan, keep_tiles=False), next(iter(self.inputs(group).values()))
+        version = plan.sources[first.name][1]
+        for number, (start, end) in enumerate(plan.chunks):
+            there = (pl.col(EVENT_DATE) >= start.date()) & (pl.col(EVENT_DATE) <= end.date())
+            read = 0 if version is None else int(first.days(version).filter(there)["rows"].sum())
+            difference = _difference(group, table, plan, rows, number)
+            if difference is None:
+                yield ChunkPreview(start, end, read, 0, 0, 0)
+                continue
+            found, old = difference
+            live, stood = found.filter(~pl.col(DELETED)), old.filter(~pl.col(DELETED))
+            new = live.join(stood, on=[*group.keys, EVENT], how="anti").height
+            yield ChunkPreview(start, end, read, new, live.height - new, found.height - live.height)
+
+    def _rows_of(self, group: FeatureGroup, table: FeatureTable, plan: Plan, *, keep_tiles: bool) -> RowsOf:
+        inputs = self.inputs(group)
+        if group.grain == "window":
+            return self._windows.start(group, inputs, plan, keep_tiles=keep_tiles)
+        return partial(self._rows, group, table, inputs, plan, self._scope(group, inputs, plan))
 
     def _scope(self, group: FeatureGroup, inputs: dict[str, Input], plan: Plan) -> pl.DataFrame | None:
         """The values of the scope columns whose rows the run recomputes; None means all."""
@@ -126,3 +159,16 @@ class Computation:
                 there.append(standing(group, table, interval, scope).select(by).cast(scope.schema))
             scope = pl.concat(there).unique().collect()
         return {n: i.scan(versions[n], plan.stamp, scope=scope) for n, i in inputs.items()}, scope
+
+
+def _difference(
+    group: FeatureGroup, table: FeatureTable, plan: Plan, rows: RowsOf, number: int
+) -> tuple[pl.DataFrame, pl.DataFrame] | None:
+    """What a chunk changes against the table, and what stands there; None where nothing can have changed."""
+    interval = Interval(*plan.chunks[number], plan.stamp)
+    computed = rows(interval)
+    if computed is None:
+        return None
+    old = existing(group, table, interval, computed.scope)
+    lost = gone(group, computed.frames, computed.rows, old)
+    return changes(group, computed.rows, old, lost, plan), old

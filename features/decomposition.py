@@ -8,7 +8,6 @@ element-wise. Variances merge as (n, mean, M2), since sums of squares lose all d
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -333,7 +332,7 @@ def _tree(expr: pl.Expr) -> Tree:
 
 def _expr(tree: Tree) -> pl.Expr:
     try:
-        return pl.Expr.deserialize(io.StringIO(json.dumps(tree)), format="json")
+        return pl.Expr.deserialize(json.dumps(tree).encode(), format="json")
     except pl.exceptions.ComputeError as error:  # inf and nan have no JSON
         raise Undecomposed(
             "it holds a literal (inf, nan) that cannot be taken apart: write pl.lit('inf').cast(...)"

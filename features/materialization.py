@@ -6,6 +6,7 @@ finds an open plan finishes it first (SEMANTICS.md §5).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -13,13 +14,13 @@ from typing import Any
 import polars as pl
 
 from features.capacity import Capacity
-from features.computation import Computation
+from features.computation import ChunkPreview, Computation
 from features.errors import InvalidInput
 from features.feature_group import FeatureGroup
 from features.inputs import Input
 from features.intervals import cut
 from features.runs import Progress, Run, Runs
-from features.stores import Plan
+from features.stores import FeatureTable, Plan
 from features.times import EPOCH as BEGINNING
 from features.times import TICK, duration, micros, to_micros
 
@@ -59,6 +60,21 @@ class Materializer:
         """
         table = self._runs.table(group)
         finished = self._runs.settle(group, table, progress)
+        plan = self._backfill(group, table, start, end)
+        (start, end), wait = (plan.chunks[0][0], plan.chunks[-1][1]), duration(group.settle or "0s")
+        done = plan.number - 1
+        if done and _covers(last := table.plan(done), plan, (start, end), end + wait):
+            return Run(group.name, last.number, finished, table.state().version)
+        run = self._runs.run(group, table, plan, progress)
+        return replace(run, rows=run.rows + finished)
+
+    def preview(self, group: FeatureGroup, start: datetime, end: datetime) -> Iterator[ChunkPreview]:
+        """What a backfill would read and change, chunk by chunk; nothing is written."""
+        table = self._runs.table(group)
+        return self._computation.preview(group, table, self._backfill(group, table, start, end))
+
+    def _backfill(self, group: FeatureGroup, table: FeatureTable, start: datetime, end: datetime) -> Plan:
+        """The plan of a backfill."""
         state = self._runs.state(group, table)
         stamp, details = self._runs.stamp(state), {_VERSION: group.version}
         end = min(end, stamp + TICK)
@@ -67,12 +83,7 @@ class Materializer:
         inputs = self._computation.inputs(group)
         spans = {name: (None, item.version()) for name, item in inputs.items()}
         plan = Plan(state.opened + 1, "backfill", stamp, state.through, spans, [], details)
-        wait = duration(group.settle or "0s")
-        if state.closed and _covers(last := table.plan(state.closed), plan, (start, end), end + wait):
-            return Run(group.name, last.number, finished, state.version)
-        plan = replace(plan, chunks=self._cut(group, inputs, plan, start, end))
-        run = self._runs.run(group, table, plan, progress)
-        return replace(run, rows=run.rows + finished)
+        return replace(plan, chunks=self._cut(group, inputs, plan, start, end))
 
     def _due(self, group: FeatureGroup, inputs: dict[str, Input], plan: Plan) -> bool:
         """Whether an incremental run can find anything: a new commit, or rows that time made due."""

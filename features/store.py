@@ -14,7 +14,7 @@ from typing import Any, Self
 import polars as pl
 
 from features.capacity import ANY_CAPACITY, Capacity
-from features.computation import Computation
+from features.computation import ChunkPreview, Computation
 from features.definition_plan import DefinitionPlan
 from features.errors import StorageError
 from features.feature_group import FeatureGroup
@@ -131,6 +131,14 @@ class FeatureStore:
         known = self.versions.computing(group)
         with _readable(known):
             return self._materializer.backfill(known, as_utc(start), as_utc(end), progress)
+
+    def preview(
+        self, group: FeatureGroup | str, start: datetime | date | str, end: datetime | date | str
+    ) -> list[ChunkPreview]:
+        """What a backfill of [start, end) would read and change, chunk by chunk; nothing is written."""
+        known = self.versions.computing(group)
+        with _readable(known):
+            return list(self._materializer.preview(known, as_utc(start), as_utc(end)))
 
     def materialize_incremental(self, group: FeatureGroup | str, progress: Progress | None = None) -> Run:
         """The live path: emit what new source commits and the passing of time made necessary.

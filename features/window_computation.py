@@ -40,12 +40,13 @@ class WindowComputation:
     def __init__(self, tiling: Tiling) -> None:
         self._tiling = tiling
 
-    def start(
-        self, group: FeatureGroup, inputs: Mapping[str, Input], plan: Plan
-    ) -> Callable[[Interval], Computed | None]:
-        """Get ready for a plan: bring the tiles up to date, find the entities whose past rows may change."""
+    def start(self, group: FeatureGroup, inputs: Mapping[str, Input], plan: Plan, *, keep_tiles: bool) -> RowsOf:
+        """Get ready for a plan: bring the tiles up to date, find the entities whose past rows may change.
+
+        Without ``keep_tiles`` nothing is written: all comes from raw rows.
+        """
         item, start = next(iter(inputs.values())), plan.chunks[0][0]
-        layout = self._tiling.layout(group, item, plan.sources[item.name][1])
+        layout = self._tiling.layout(group, item, plan.sources[item.name][1]) if keep_tiles else None
         late: pl.DataFrame | None = None
         if layout is not None:
             self._tiling.bring(group, layout, item, plan, start)

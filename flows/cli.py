@@ -89,6 +89,9 @@ def backfill(
     start: Annotated[str, typer.Argument(help="First moment, UTC, like 2026-03-01.")],
     end: Annotated[str, typer.Argument(help="Moment after the last one, UTC.")],
     groups: Groups = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be read and changed; write nothing.")
+    ] = False,
     home: Home = None,
     json: Json = False,
 ) -> None:
@@ -96,6 +99,9 @@ def backfill(
     from flows.console import clear_errors, progress_bar
     from infra.wiring import open_platform
 
+    if dry_run:
+        _preview(start, end, groups, home, json=json)
+        return
     runs = []
     with clear_errors(), open_platform(home=home) as platform:
         for group in _due(platform.store, groups):
@@ -466,6 +472,15 @@ def _keys(text: str) -> dict[str, str]:
     if not all(eq for _, eq, _ in pairs):
         raise InvalidInput(f"entity {text!r} is not written like name=value,name=value")
     return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def _preview(start: str, end: str, groups: list[str] | None, home: Path | None, *, json: bool) -> None:
+    from flows.console import clear_errors
+    from flows.views import show_previews
+    from infra.wiring import open_platform
+
+    with clear_errors(), open_platform(home=home) as platform:
+        show_previews({g: platform.store.preview(g, start, end) for g in _due(platform.store, groups)}, json=json)
 
 
 def _print_runs(title: str, runs: list[Any], json: bool) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from features.computation import ChunkPreview
 from features.leakcheck import LeakReport
 from features.parity import Difference, GroupParity
 from features.retrieval import TrainingSet
@@ -34,6 +35,15 @@ def show_reproduced(run_id: str, found: TrainingSet, output: Path | None, *, jso
         return
     print_table("reproduced", [{"": name.replace("_", " "), " ": value} for name, value in facts.items()])
     print_table("read from", groups)
+
+
+def show_previews(previews: Mapping[str, Sequence[ChunkPreview]], *, json: bool) -> None:
+    """What backfills would do, a line per chunk."""
+    if json:
+        print_json({group: [asdict(chunk) for chunk in chunks] for group, chunks in previews.items()})
+        return
+    for group, chunks in previews.items():
+        print_table(f"{group}: {len(chunks)} chunk(s), nothing written", [asdict(chunk) for chunk in chunks])
 
 
 def show_leaks(reports: Sequence[LeakReport], *, json: bool) -> bool:

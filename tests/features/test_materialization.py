@@ -446,3 +446,20 @@ def test_a_record_that_moves_to_another_entity_counts_once_however_it_is_compute
     assert set(states[1]) <= set(states[0])
     if one.grain == "event":
         assert states[0] == states[1]
+
+
+@pytest.mark.parametrize("one", GROUPS, ids=lambda g: g.name)
+def test_a_preview_says_what_a_backfill_then_does_and_writes_nothing(home, one):
+    home.now = hours(100)
+    home.write([(i, i % 3, float(i), hours(5 * i % 70)) for i in range(20)])
+    home.store.materialize(one, T0, hours(40))
+    home.now = hours(101)
+    home.write([(3, 0, 99.0, hours(15)), (4, 2, 4.0, hours(20)), (21, 1, 1.0, hours(22))])
+    before = home.rows(one.name)
+    planned = home.store.preview(one, T0, hours(60))
+    assert home.rows(one.name).equals(before)
+    told = [sum(getattr(chunk, part) for chunk in planned) for part in ("new", "changed", "withdrawn")]
+    run = home.store.materialize(one, T0, hours(60))
+    assert sum(told) == run.rows > 0
+    assert told[0] > 0
+    assert all(chunk.read > 0 for chunk in planned)
