@@ -43,14 +43,17 @@ class DeltaFeatureTable:
         self._columns = table_columns(columns, keys)
         self._kept = {c: widest(t) if c in columns and c not in keys else t for c, t in self._columns.items()}
         table.ensure(self._kept, [EVENT_DATE])
+        self._newest: TableState | None = None  # to read it takes several times as long as to see that it still holds
 
     def state(self, version: int | None = None) -> TableState:
         """The state as of the newest commit, or as it was at a version."""
         handle = self._table.handle()
         assert handle is not None  # ensured in __init__
         past = None if version in (None, handle.version()) else version
+        if past is None and self._newest is not None and self._newest.version == handle.version():
+            return self._newest
         stamp, through = self._table.reached("stamp", past), self._table.reached("through", past)
-        return TableState(
+        state = TableState(
             version=handle.version() if past is None else past,
             opened=max(self._table.reached("plan", past), 0),
             closed=max(self._table.reached("done", past), 0),
@@ -58,6 +61,8 @@ class DeltaFeatureTable:
             through=from_micros(through) if through >= 0 else None,
             epoch=max(self._table.reached("epoch", past), 0),
         )
+        self._newest = state if past is None else self._newest
+        return state
 
     def cursor(self, source: str) -> int | None:
         """The version of an input up to which its commits were taken in; None for never."""
@@ -119,7 +124,10 @@ class DeltaFeatureTable:
         """All rows, those of a plan still open included; dates are inclusive bounds."""
         frame = self._table.scan(version, since, until)
         assert frame is not None  # ensured in __init__
-        there = frame.collect_schema().names()
+        # Of a frame of its own: once a frame was asked for its schema, Polars no longer hands filters to its files.
+        other = self._table.scan(version)
+        assert other is not None
+        there = other.collect_schema().names()
         declared = [pl.col(c).cast(t) for c, t in self._columns.items() if c in there and t != self._kept[c]]
         # An old version lacks the columns of later features: they are null there.
         missing = [pl.lit(None, self._columns[c]).alias(c) for c in sorted(set(self._columns) - set(there))]
