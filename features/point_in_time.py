@@ -18,7 +18,7 @@ import polars as pl
 
 from features.entity import DataType
 from features.errors import InvalidInput
-from features.feature_rows import AS_IF, CREATED, DELETED, EVENT, PLAN
+from features.feature_rows import AS_IF, CREATED, DELETED, EVENT, ORDER, PLAN
 from features.replay import AT, AVAILABLE, ROW, Questions, among, in_rows
 from features.source import EVENT_DATE
 from features.stored_types import cast_exactly
@@ -33,8 +33,19 @@ OUTSIDE_MAX_AGE = "OUTSIDE_MAX_AGE"
 STATUS = pl.Enum([PRESENT, NULL_VALUE, NOT_FOUND, OUTSIDE_MAX_AGE])
 """The type of statuses: four words in a byte each."""
 
-CAPACITY = 10_000_000
-"""About how many rows of a table a join holds in memory at once, keys and bookkeeping alone."""
+
+@dataclass(frozen=True)
+class Limits:
+    """What a join holds in memory at once.
+
+    ``rows`` is about how many rows of a table, keys and bookkeeping alone, and twice as many values of features.
+    Of up to ``entities`` entities the rows are read once, features and all. Up to ``answers`` rows are picked
+    while columns are read; for more, whole columns are read and picked from.
+    """
+
+    rows: int = 10_000_000
+    entities: int = 16
+    answers: int = 100_000
 
 
 @dataclass(frozen=True)
@@ -106,14 +117,22 @@ class StoredRows:
         if self.pushed is None or self.pushed.is_empty():
             return rows
         after = self.table.select(pl.len()).collect().item()
-        pushed = self.pushed.select(self.table.collect_schema().names()).with_row_index(AT, after)
-        return pl.concat([rows, pushed.lazy().filter(predicate)])
+        pushed = self.pushed.with_row_index(AT, after)
+        return pl.concat([rows.select(pushed.columns), pushed.lazy().filter(predicate)])
 
-    def values(self, answers: pl.DataFrame, near: pl.Expr, features: Sequence[str], capacity: int) -> pl.DataFrame:
+    def held(self, questions: Questions, visibility: Visibility, features: Sequence[str]) -> StoredRows:
+        """The rows of a few entities alone, in memory."""
+        columns = [*questions.keys, *ORDER, PLAN, AS_IF, DELETED, EVENT_DATE, *features]
+        mine = self.where(questions.near() & visibility.by(questions.last)).select(columns)
+        # Rows that were pushed and wait have no plan; here they are part of the table.
+        rows = mine.with_columns(pl.col(PLAN).fill_null(0)).collect(engine="streaming")
+        return StoredRows(rows.lazy(), self.closed, self.epoch)
+
+    def values(self, answers: pl.DataFrame, near: pl.Expr, features: Sequence[str], limits: Limits) -> pl.DataFrame:
         """The features of some rows, given by AT and EVENT, in that order; ``near`` holds for all of them."""
         wanted, dates = answers[AT], answers[EVENT].dt.date()
         rows = self.where(among(pl.col(EVENT_DATE), dates) & near)
-        if len(wanted) <= _SCATTERED:
+        if len(wanted) <= limits.answers:
             some = rows.join(wanted.unique().to_frame().lazy(), on=AT, how="semi").select(AT, *features)
             found = some.collect(engine="streaming").sort(AT)
             return found[found[AT].search_sorted(wanted)].drop(AT)
@@ -122,13 +141,9 @@ class StoredRows:
         place = np.zeros(numbers[-1] + 1, dtype=np.uint32)
         place[numbers] = np.arange(len(numbers), dtype=np.uint32)
         positions = pl.Series(place[wanted.to_numpy()])
-        width = max(1, 2 * capacity // len(numbers))
+        width = max(1, 2 * limits.rows // len(numbers))
         batches = [features[start : start + width] for start in range(0, len(features), width)]
         return pl.concat([rows.select(batch).collect().rechunk()[positions] for batch in batches], how="horizontal")
-
-
-_SCATTERED = 100_000
-"""Up to so many rows are picked while columns are read; for more, whole columns are read and picked from."""
 
 
 def join(
@@ -139,7 +154,7 @@ def join(
     *,
     features: Sequence[str],
     ttl: timedelta | None,
-    capacity: int = CAPACITY,
+    limits: Limits = Limits(),
 ) -> pl.DataFrame:
     """What each asked row would have been answered; same rows, same order.
 
@@ -147,7 +162,9 @@ def join(
     ``questions_of``. The result has the features, event_timestamp of the answer and ``status`` of the row as a
     whole (PRESENT, NOT_FOUND or OUTSIDE_MAX_AGE).
     """
-    found = in_rows(_answers(questions, stored, visibility, ttl, capacity), len(asked))
+    if questions.entities.height <= limits.entities and questions.asked.height:
+        stored = stored.held(questions, visibility, features)
+    found = in_rows(_answers(questions, stored, visibility, ttl, limits), len(asked))
     missing = pl.col(EVENT).is_null() | pl.col(DELETED)
     expired = pl.lit(False) if ttl is None else asked - pl.col(EVENT) > ttl
     status = pl.when(missing).then(pl.lit(NOT_FOUND)).when(expired).then(pl.lit(OUTSIDE_MAX_AGE))
@@ -160,7 +177,7 @@ def join(
     # A row without an answer gets the values of the first answer, which are then taken from it.
     some = visible.arg_max()
     place = found.select(pl.when(visible).then(pl.col(AT, EVENT)).otherwise(pl.col(AT, EVENT).gather(some)))
-    values = stored.values(place, questions.near(), features, capacity)
+    values = stored.values(place, questions.near(), features, limits)
     values = values.with_columns(found[EVENT])
     if not visible.all():
         values = values.select(pl.when(visible).then(pl.all()))
@@ -177,19 +194,19 @@ def questions_of(asked: pl.DataFrame, keys: Mapping[str, DataType], now: datetim
 
 
 def _answers(
-    questions: Questions, stored: StoredRows, visibility: Visibility, ttl: timedelta | None, capacity: int
+    questions: Questions, stored: StoredRows, visibility: Visibility, ttl: timedelta | None, limits: Limits
 ) -> pl.DataFrame:
     """The answers among the rows; first among those young enough, then for who found none there."""
     if questions.asked.is_empty():
-        return questions.answers(stored.where(pl.lit(False)), capacity)
+        return questions.answers(stored.where(pl.lit(False)), limits.rows)
     known = visibility.by(questions.last) & questions.near()
     if ttl is None or stored.epoch:  # after a rollback an old row may stand before a young one
-        return questions.answers(visibility.of(stored.where(known)), capacity)
+        return questions.answers(visibility.of(stored.where(known)), limits.rows)
     young = pl.col(EVENT_DATE) >= (questions.first - ttl).date()
-    found = questions.answers(visibility.of(stored.where(known & young)), capacity)
+    found = questions.answers(visibility.of(stored.where(known & young)), limits.rows)
     # Whether the others have a row that is too old, or none, is told by the older rows.
     rest = questions.but(found[ROW])
-    return pl.concat([found, rest.answers(visibility.of(stored.where(known & ~young)), capacity)])
+    return pl.concat([found, rest.answers(visibility.of(stored.where(known & ~young)), limits.rows)])
 
 
 def feature_status(feature: str, row_status: str = "status") -> pl.Expr:

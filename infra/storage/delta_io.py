@@ -26,7 +26,7 @@ TABLE_PROPERTIES = {
     "delta.deletedFileRetentionDuration": "interval 3650 days",
 }
 
-ROW_GROUP = 32_768
+ROW_GROUP = 16_384
 """Rows in a row group: whoever looks for one entity reads only row groups whose statistics admit its keys."""
 
 _WRITTEN = WriterProperties(compression="SNAPPY", max_row_group_size=ROW_GROUP)
@@ -250,11 +250,10 @@ class Table:
 
         With a version every collection reads the same files in the same order; without one, the newest.
         """
-        handle = self.handle()
+        # The newest handle moves on with the table: a version is read through one that stays.
+        handle = self.handle() if version is None else self._at(version)
         if handle is None:
             return None
-        if version is not None:
-            handle = self._at(version)  # not the newest handle, which moves on with the table
         with translated(self.uri):
             frame = pl.scan_delta(handle)
         if since is not None:

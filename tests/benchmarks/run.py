@@ -17,7 +17,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import bench_line, bench_reproduce, bench_stdf, bench_windows
+from benchmarks import bench_line, bench_pit, bench_reproduce, bench_stdf, bench_windows
 from benchmarks.measurement import Measurement
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,6 +25,11 @@ RESULTS = ROOT / "build/bench/results.json"
 
 BENCHMARKS: tuple[Callable[[], Measurement], ...] = (
     bench_line.demo,
+    bench_pit.pit_1m_10m,
+    bench_pit.pit_1m_10m_duckdb,
+    bench_pit.pit_corrected,
+    bench_pit.pit_3x10m,
+    bench_pit.lookup_offline,
     bench_reproduce.reproduce_1m_30,
     bench_stdf.stdf_tables,
     bench_stdf.stdf_ingest,
@@ -60,7 +65,9 @@ def run_apart(benchmark: Callable[[], Measurement]) -> Result:
     if process.returncode != 0:
         raise BenchmarkFailed(f"{benchmark.__name__} ended with {process.returncode}")
     unit = 1_000_000 if sys.platform == "darwin" else 1_000  # ru_maxrss counts bytes there, kilobytes here
-    return {"name": benchmark.__name__, **asdict(Measurement(**json.loads(printed))), "peak_mb": usage.ru_maxrss / unit}
+    measured = Measurement(**json.loads(printed))
+    peak = usage.ru_maxrss / unit if measured.peak_mb is None else measured.peak_mb
+    return {"name": benchmark.__name__, **asdict(measured), "peak_mb": peak}
 
 
 def merge(results: Path, new: Sequence[Result]) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import oracle
 from features.feature_rows import table_columns
-from features.point_in_time import StoredRows, Visibility, feature_status, join, questions_of
+from features.point_in_time import Limits, StoredRows, Visibility, feature_status, join, questions_of
 
 T0 = datetime(2026, 3, 1, tzinfo=UTC)
 STEP = timedelta(hours=5)
@@ -93,9 +93,9 @@ def stored(rows, epoch=1):
     ttl=st.none() | st.integers(0, 20).map(lambda m: m * STEP),
     online=st.booleans(),
     rolled_back=st.booleans(),
-    capacity=st.integers(1, 20),
+    limits=st.builds(Limits, st.integers(1, 20), st.sampled_from([0, 16]), st.sampled_from([0, 100_000])),
 )
-def test_join_equals_a_double_loop(table, asked, history, ttl, online, rolled_back, capacity):
+def test_join_equals_a_double_loop(table, asked, history, ttl, online, rolled_back, limits):
     rows, published, folds = table
     if not rolled_back:
         rows = by_order([row | {"epoch": 0} for row in rows])
@@ -111,7 +111,7 @@ def test_join_equals_a_double_loop(table, asked, history, ttl, online, rolled_ba
         Visibility(log_of(published, folds), history, online),
         features=["value"],
         ttl=ttl,
-        capacity=capacity,
+        limits=limits,
     )
     found = found.with_columns(feature_status("value").alias("status"))
 
