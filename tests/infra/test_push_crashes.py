@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 
 import push_child
-from crash_child import HOUR, last_payment
+from crash_child import HOUR, last_payment, payments, payments_of
 from features.feature_rows import CREATED, EVENT
 from infra.storage.lmdb_store import LmdbOnlineStore
 from infra.storage.push_log import LmdbPushLog
@@ -152,7 +152,8 @@ def test_a_push_killed_before_it_was_online_gets_there_without_being_pushed_agai
 def test_pushers_and_a_runner_at_once_lose_nothing_and_keep_nothing_twice(tmp_path):
     home = tmp_path / "home"
     with open_store(home, BEGIN) as store:
-        store.materialize_incremental(last_payment)  # makes what all of them use
+        store.write_source(payments, payments_of(0))
+        store.materialize_incremental(last_payment)  # makes the tables that all of them use
     run_at_once(home, ("pushers", 0), ("pushers", 1), ("runner", 0))
     with open_store(home, BEGIN + 9 * HOUR) as store:
         store.fold(last_payment)
