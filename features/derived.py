@@ -42,8 +42,9 @@ class Derivation(NamedTuple):
 class Selection:
     """What a request resolves to: the refs to answer, what to read for them and what to derive.
 
-    ``stored`` maps each group, as references name it, to the features read from it; ``names`` are the
-    output columns in order; ``derived`` are in the order in which they are computed.
+    ``stored`` maps each group, as references name it (``Ref.place``), to the features read from it, ``reads``
+    to one of those references; ``names`` are the output columns in order; ``derived`` are in the order in
+    which they are computed.
     """
 
     refs: Sequence[Ref]
@@ -51,6 +52,7 @@ class Selection:
     names: Mapping[Ref, str]
     derived: Sequence[Derivation]
     request: Mapping[str, DataType]
+    reads: Mapping[str, Ref]
 
     @property
     def outputs(self) -> list[str]:
@@ -79,20 +81,21 @@ def select(
         group = registry.group(ref.head)
         own = {f.name: f for f in group.derived}.get(ref.feature)
         if own is None:
-            stored.setdefault(ref.head, {})[ref.feature] = None
+            stored.setdefault(ref.place, {})[ref.feature] = None
         else:
-            derived.append(Derivation(names[ref], own, _group_columns(ref.head, group, own, stored)))
+            derived.append(Derivation(names[ref], own, _group_columns(ref.place, group, own, stored)))
     request = dict(service.request or {}) if service else {}
     for feature in service.derived if service else ():
         if feature.name in names.values():
             raise DefinitionError(f"derived feature {feature.name!r} has the name of another output: rename it")
         derived.append(Derivation(feature.name, feature, _service_columns(registry, names, feature, request)))
-    return Selection(refs, {name: list(read) for name, read in stored.items()}, names, derived, request)
+    reads = {ref.place: ref for ref in refs}
+    return Selection(refs, {place: list(read) for place, read in stored.items()}, names, derived, request, reads)
 
 
-def column(group: str, feature: str) -> str:
-    """The column that holds a stored feature of a group (see ``Ref.head``) while a request is worked on."""
-    return f"{group}__{feature}"
+def column(place: str, feature: str) -> str:
+    """The column that holds a stored feature of a group (see ``Ref.place``) while a request is worked on."""
+    return f"{place}__{feature}"
 
 
 def column_types(registry: Registry, selection: Selection) -> dict[str, DataType]:
@@ -101,9 +104,9 @@ def column_types(registry: Registry, selection: Selection) -> dict[str, DataType
     Raises DefinitionError where a derived expression does not fit what it reads.
     """
     found: dict[str, DataType] = {**selection.request, REQUEST_TIMESTAMP: UTC_US}
-    for head, features in selection.stored.items():
-        schema = stored_schema(registry.group(head))
-        found |= {column(head, feature): schema[feature] for feature in features}
+    for place, features in selection.stored.items():
+        schema = stored_schema(registry.group(selection.reads[place].head))
+        found |= {column(place, feature): schema[feature] for feature in features}
     for derivation in selection.derived:
         name, expr = derivation.name, derivation.feature.expr
         try:
@@ -225,7 +228,7 @@ def _service_columns(
         if len(found) != 1:
             problem = "is not among its features or request values" if not found else "is ambiguous: use the full name"
             raise DefinitionError(f"derived feature {feature.name!r} reads {root!r}, which {problem}")
-        head, there = found[0].head, found[0].feature
-        stored = there in registry.group(head).feature_names
-        columns[root] = column(head, there) if stored else names[found[0]]
+        there = found[0].feature
+        stored = there in registry.group(found[0].head).feature_names
+        columns[root] = column(found[0].place, there) if stored else names[found[0]]
     return columns

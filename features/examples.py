@@ -27,8 +27,8 @@ def examples(
     """
     registry = store.versions.current()
     group = registry.group(spec.label_ref.head)
-    heads = dict.fromkeys(ref.head for ref in registry.resolve(spec.service))
-    needed = list(dict.fromkeys(key for head in heads for key in registry.group(head).keys))
+    refs = registry.resolve(spec.service)
+    needed = list(dict.fromkeys(dict(ref.keys).get(key, key) for ref in refs for key in registry.group(ref.head).keys))
     missing = [k for k in needed if k not in (*group.keys, *group.feature_names)]
     if missing:
         raise DefinitionError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 
@@ -10,32 +11,42 @@ from features.entity import DataType, check_name
 from features.errors import DefinitionError
 from features.feature_group import RESERVED, Feature, FeatureGroup, check_derived
 
+_REFERENCE = re.compile(r"([^@:\[\]]+)(?:@(\d+))?(?:\[([^\[\]]+)\])?:(.+)")
+
 
 @dataclass(frozen=True)
 class Ref:
     """A feature reference: "group:feature", or "group@2:feature" for a major version.
 
+    "group[key=column]:feature" takes a key from another column of the entity rows, so that one group can be
+    read twice, as for the sender and the receiver of a payment. Several keys are separated by commas.
+
     >>> Ref.parse("trips@2:mean_7d")
-    Ref(group='trips', feature='mean_7d', major=2)
-    >>> str(Ref.parse("trips:mean_7d"))
-    'trips:mean_7d'
+    Ref(group='trips', feature='mean_7d', major=2, keys=())
+    >>> sender = Ref.parse("cards[card_id=sender_id]:mean_7d")
+    >>> str(sender), sender.full_name
+    ('cards[card_id=sender_id]:mean_7d', 'cards_by_sender_id__mean_7d')
     """
 
     group: str
     feature: str
     major: int | None = None
+    keys: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def parse(cls, text: str) -> Ref:
         """Read a reference; DefinitionError says how one is written."""
-        head, _, feature = text.partition(":")
-        group, at, major = head.partition("@")
-        if not group or not feature or (at and not major.isdigit()):
-            raise DefinitionError(f"{text!r} is no feature reference: write 'group:feature' or 'group@2:feature'")
-        return cls(group, feature, int(major) if at else None)
+        found = _REFERENCE.fullmatch(text)
+        keys = tuple(tuple(part.strip().split("=")) for part in found[3].split(",")) if found and found[3] else ()
+        if found is None or any(len(pair) != 2 or not all(pair) for pair in keys):
+            raise DefinitionError(
+                f"{text!r} is no feature reference: write 'group:feature', 'group@2:feature' "
+                f"or 'group[key=column]:feature'"
+            )
+        return cls(found[1], found[4], int(found[2]) if found[2] else None, keys)
 
     def __str__(self) -> str:
-        return f"{self.head}:{self.feature}"
+        return f"{self.place}:{self.feature}"
 
     @property
     def head(self) -> str:
@@ -43,16 +54,23 @@ class Ref:
         return self.group if self.major is None else f"{self.group}@{self.major}"
 
     @property
+    def place(self) -> str:
+        """The head, and which columns its keys come from: "trips" or "trips[card_id=sender_id]"."""
+        named = ",".join(f"{key}={column}" for key, column in self.keys)
+        return f"{self.head}[{named}]" if named else self.head
+
+    @property
     def full_name(self) -> str:
-        """The column name with its group: ``group__feature``, or ``group@2__feature``."""
-        return f"{self.head}__{self.feature}"
+        """The column name with its group: ``group__feature``, ``group@2__feature`` or ``group_by_column__feature``."""
+        by = f"_by_{'_and_'.join(column for _, column in self.keys)}" if self.keys else ""
+        return f"{self.head}{by}__{self.feature}"
 
 
 @dataclass(frozen=True, eq=False)
 class FeatureService:
     """The features that one consumer reads together, with derived features over them.
 
-    ``features`` are groups (all their features) or references; ``request`` names values that come
+    ``features`` are groups (all their features) or references (see ``Ref``); ``request`` names values that come
     with the request and their types; ``derived`` are element-wise expressions over feature short
     names (full names where two collide), request values and ``request_timestamp`` (the entity row's time,
     online now). ``requires`` are group requirements such as ``"wafer_aggregates>=1.1"``: reading the service

@@ -74,8 +74,8 @@ class OnlineRetrieval:
         entities = as_frame(entity_rows)
         prepared.refuse_collisions(entities)
         work = _Columns()
-        for group, wanted in prepared.groups.items():
-            found = self._online.read(group.table_id, _keys(group, entities))
+        for group, named, wanted in prepared.groups:
+            found = self._online.read(group.table_id, _keys(group, named, entities))
             work.add(found, wanted, group, now)
         if prepared.derived:
             work.values |= prepared.request_values(request or {}, entities, now)
@@ -87,27 +87,32 @@ class OnlineRetrieval:
 
     def _prepare(self, features: FeatureService | tuple[str, ...], full_feature_names: bool) -> _Prepared:
         selection = select(self._registry, features, full_feature_names=full_feature_names)
-        groups: dict[FeatureGroup, dict[str, str]] = {}
-        for head, wanted in selection.stored.items():
-            group = self._registry.group(head)
+        groups: list[_Read] = []
+        for place, wanted in selection.stored.items():
+            ref = selection.reads[place]
+            group = self._registry.group(ref.head)
             if not group.online:
                 raise InvalidInput(
                     f"feature group {group.name!r} is not served online (online=False): read it with "
                     f"get_historical_features, or define it with online=True, apply and sync"
                 )
-            groups[group] = {feature: column(head, feature) for feature in wanted}
+            groups.append((group, dict(ref.keys), {feature: column(place, feature) for feature in wanted}))
         return _Prepared(selection, groups, *online_derivations(self._registry, selection))
+
+
+_Read = tuple[FeatureGroup, Mapping[str, str], Mapping[str, str]]
 
 
 @dataclass(frozen=True)
 class _Prepared:
     """What a request needs that does not depend on its rows.
 
-    ``groups`` maps the stored features to read from each group to the columns they are worked on in.
+    ``groups`` are the groups to read, the columns that other keys come from, and by stored feature the column
+    it is worked on in.
     """
 
     selection: Selection
-    groups: Mapping[FeatureGroup, Mapping[str, str]]
+    groups: Sequence[_Read]
     derived: Sequence[OnlineDerivation]
     dtypes: Mapping[str, DataType]
 
@@ -171,8 +176,8 @@ class _Columns:
         self.moments[name] = [_oldest([self.moments[c][row] for c in read]) for row in range(rows)]
 
 
-def _keys(group: FeatureGroup, entities: pl.DataFrame) -> list[tuple[Any, ...]]:
-    return entity_keys(entities, key_dtypes(group.entity)).rows() if entities.height else []
+def _keys(group: FeatureGroup, named: Mapping[str, str], entities: pl.DataFrame) -> list[tuple[Any, ...]]:
+    return entity_keys(entities, key_dtypes(group.entity), named).rows() if entities.height else []
 
 
 def _oldest(times: Sequence[datetime | None]) -> datetime | None:
@@ -183,7 +188,7 @@ def _oldest(times: Sequence[datetime | None]) -> datetime | None:
 def _response(entities: pl.DataFrame, prepared: _Prepared, work: _Columns) -> OnlineResponse:
     """The answers under their output names."""
     selection = prepared.selection
-    where = {selection.names[ref]: column(ref.head, ref.feature) for ref in selection.refs}
+    where = {selection.names[ref]: column(ref.place, ref.feature) for ref in selection.refs}
     where |= {derived.derivation.name: derived.derivation.name for derived in prepared.derived}
     where = {name: where[name] for name in selection.outputs}
     return OnlineResponse(

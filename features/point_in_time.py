@@ -184,13 +184,15 @@ def join(
     return values.with_columns(found["status"])
 
 
-def questions_of(asked: pl.DataFrame, keys: Mapping[str, DataType], now: datetime) -> Questions:
+def questions_of(
+    asked: pl.DataFrame, keys: Mapping[str, DataType], now: datetime, named: Mapping[str, str] | None = None
+) -> Questions:
     """Entity rows (keys, event_timestamp) as questions: keys in stored types, moments not after ``now``.
 
-    Rows later than ``now`` see what is visible now. Null keys match nothing.
+    Rows later than ``now`` see what is visible now. Null keys match nothing. ``named``: see ``entity_keys``.
     """
     moments = asked.select(pl.min_horizontal(EVENT, pl.lit(now, UTC_US))).to_series()
-    return Questions.of(entity_keys(asked, keys), moments)
+    return Questions.of(entity_keys(asked, keys, named), moments)
 
 
 def _answers(
@@ -215,9 +217,16 @@ def feature_status(feature: str, row_status: str = "status") -> pl.Expr:
     return pl.when(empty).then(pl.lit(NULL_VALUE, STATUS)).otherwise(pl.col(row_status))
 
 
-def entity_keys(asked: pl.DataFrame, keys: Mapping[str, DataType]) -> pl.DataFrame:
-    """The key columns of entity rows in their stored types; InvalidInput if one is missing or does not fit."""
-    missing = [k for k in keys if k not in asked.columns]
+def entity_keys(
+    asked: pl.DataFrame, keys: Mapping[str, DataType], named: Mapping[str, str] | None = None
+) -> pl.DataFrame:
+    """The key columns of entity rows in their stored types; InvalidInput if one is missing or does not fit.
+
+    ``named`` says which columns some keys come from, where these do not have the keys' names.
+    """
+    there = {key: (named or {}).get(key, key) for key in keys}
+    missing = [column for column in there.values() if column not in asked.columns]
     if missing:
         raise InvalidInput(f"the entity rows lack key column(s) {missing}; they have {asked.columns}")
+    asked = asked.select(pl.col(column).alias(key) for key, column in there.items())
     return cast_exactly(asked, keys, f"an entity key does not fit its declared type {dict(keys)}")

@@ -92,6 +92,9 @@ class Registry:
         groups = {ref.head: self._referred(ref) for ref in wanted}
         known = {head: {f.name: None for f in (*g.features, *g.derived)} for head, g in groups.items()}
         for ref in wanted:
+            unknown = [key for key, _ in ref.keys if key not in groups[ref.head].keys]
+            if unknown:
+                raise NotRegistered(f"{str(ref)!r} names key(s) {unknown}; {ref.head!r} has {groups[ref.head].keys}")
             if ref.feature not in known[ref.head]:
                 group = groups[ref.head]
                 there = f"{group.name!r} {group.version} has {list(known[ref.head])}"

@@ -129,7 +129,8 @@ class HistoricalRetrieval:
 
     def _reading(self, selection: Selection, pins: Pins, history: History, now: datetime) -> _Reading:
         # One state for what is read and what the manifest says was read: another run may be at work.
-        tables = {head: self._table(self._registry.group(head), head, pins) for head in selection.stored}
+        heads = dict.fromkeys(selection.reads[place].head for place in selection.stored)
+        tables = {head: self._table(self._registry.group(head), head, pins) for head in heads}
         # The tables before the log, which says how pushed rows were published before a table shows them.
         log_version = pins.get("publish_log", self._offline.publish_log_version())
         logs = {}
@@ -193,17 +194,17 @@ class _Reading:
     now: datetime
 
     def answers(self, asked: pl.DataFrame, selection: Selection) -> dict[str, pl.DataFrame]:
-        """By group its stored features, event_timestamp and ``status`` for each entity row (keys, event_timestamp)."""
-        questions: dict[tuple[tuple[str, Any], ...], Questions] = {}
+        """By place its stored features, event_timestamp and ``status`` for each entity row (keys, event_timestamp)."""
+        questions: dict[tuple[Any, ...], Questions] = {}
         found = {}
-        for head, wanted in selection.stored.items():
-            group = self.tables[head].group
-            keys = key_dtypes(group.entity)
-            same = tuple(keys.items())
+        for place, wanted in selection.stored.items():
+            ref = selection.reads[place]
+            read, log = self.tables[ref.head], self.logs[ref.head]
+            keys, ttl = key_dtypes(read.group.entity), read.group.ttl_span
+            same = (*keys.items(), *ref.keys)
             if same not in questions:
-                questions = {same: questions_of(asked, keys, self.now)}  # one at a time: they are large
-            rows, log = self.tables[head].rows, self.logs[head]
-            found[head] = join(asked[EVENT], questions[same], rows, log, features=list(wanted), ttl=group.ttl_span)
+                questions = {same: questions_of(asked, keys, self.now, dict(ref.keys))}  # one at a time: they are large
+            found[place] = join(asked[EVENT], questions[same], read.rows, log, features=list(wanted), ttl=ttl)
         return found
 
 
@@ -253,18 +254,18 @@ def _output(
     work = [deriving.request_value(n, given[n], dtype, given.height) for n, dtype in selection.request.items()]
     work.append(moments.alias(REQUEST_TIMESTAMP))
     row_statuses = []
-    for head, found in answers.items():
-        work += [found[f].alias(column(head, f)) for f in selection.stored[head]]
-        row_statuses.append(found["status"].alias(column(head, "")))  # no feature is called so
-    stored = {column(head, f): (head, f) for head, wanted in selection.stored.items() for f in wanted}
+    for place, found in answers.items():
+        work += [found[f].alias(column(place, f)) for f in selection.stored[place]]
+        row_statuses.append(found["status"].alias(column(place, "")))  # no feature is called so
+    stored = {column(place, f): place for place, wanted in selection.stored.items() for f in wanted}
     known = pl.DataFrame(work).hstack(row_statuses).lazy()
-    status = {there: feature_status(there, column(head, "")).alias(there) for there, (head, _) in stored.items()}
+    status = {there: feature_status(there, column(place, "")).alias(there) for there, place in stored.items()}
     values = deriving.evaluate(pl.DataFrame(work), selection)
     for name, _, columns in selection.derived:
         read = [status[there] for there in columns.values() if there in status]
         missing = known.select(read).collect().get_columns() if read else []
         status[name] = pl.lit(deriving.status(values[name], missing).cast(STATUS))
-    names = {selection.names[ref]: column(ref.head, ref.feature) for ref in selection.refs}
+    names = {selection.names[ref]: column(ref.place, ref.feature) for ref in selection.refs}
     derived = {name for name, _, _ in selection.derived}
     places = {name: name if name in derived else names[name] for name in selection.outputs}
     shown = known.select(status[place].alias(name) for name, place in places.items())

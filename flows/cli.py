@@ -461,7 +461,8 @@ def _due(store: Any, groups: list[str] | None) -> list[str]:
 def _features(registry: Any, names: list[str]) -> tuple[Any, dict[str, Any]]:
     """One feature service by name, or references; with the types of its entity keys and request values."""
     asked = registry.service(names[0]) if len(names) == 1 and ":" not in names[0] else names
-    dtypes = {k: t for ref in registry.resolve(asked) for k, t in registry.group(ref.group).entity.keys.items()}
+    refs = registry.resolve(asked)
+    dtypes = {dict(r.keys).get(k, k): t for r in refs for k, t in registry.group(r.head).entity.keys.items()}
     return asked, dtypes | dict(getattr(asked, "request", None) or {})
 
 

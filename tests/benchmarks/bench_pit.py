@@ -130,7 +130,7 @@ def asked(count: int) -> pl.DataFrame:
     random = np.random.default_rng(1)
     moments = pl.Series(EVENT, random.integers(0, DAYS * 86_400_000_000, count)).cast(pl.Duration("us"))
     frame = pl.DataFrame({"card_id": random.integers(0, ENTITIES, count)}).with_columns(moments)
-    return frame.with_columns(pl.lit(T0, UTC_US) + pl.col(EVENT))
+    return frame.with_columns((pl.lit(T0, UTC_US) + pl.col(EVENT)).alias(EVENT))
 
 
 def files(lake: Path, name: str) -> list[str]:

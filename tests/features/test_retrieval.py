@@ -367,3 +367,42 @@ def test_the_content_hash_takes_every_type_and_tells_values_apart(dtype, values)
 def test_the_content_hash_refuses_python_objects():
     with pytest.raises(InvalidInput, match="Python objects"):
         content_hash(pl.DataFrame({"a": pl.Series([object()], dtype=pl.Object)}))
+
+
+def test_one_group_may_be_read_twice_under_different_keys(store):
+    refs = [
+        f"spending[card_id={role}_id]:{name}" for role in ("from", "to") for name in ("amount_last", "amount_cents")
+    ]
+    rows = pl.DataFrame({"from_id": [1, 2, None], "to_id": [9, 1, 1], "event_timestamp": [T0 + timedelta(days=2)] * 3})
+    with pytest.raises(DefinitionError, match="full_feature_names=True"):
+        store.get_historical_features(rows, refs)
+    found = store.get_historical_features(rows, refs, full_feature_names=True)
+    named = [f"spending_by_{role}_id__{name}" for role in ("from", "to") for name in ("amount_last", "amount_cents")]
+    assert found.to_polars().select(named).rows() == [
+        (60.0, 6000.0, None, None),
+        (None, None, 60.0, 6000.0),
+        (None, None, 60.0, 6000.0),
+    ]
+    assert found.statuses.row(0)[:3:2] == ("PRESENT", "NOT_FOUND")
+    assert found.statuses.row(1)[:3:2] == ("NULL_VALUE", "PRESENT")
+    assert list(found.manifest["groups"]) == ["spending"]
+    online = store.get_online_features(refs, rows.drop("event_timestamp"), full_feature_names=True).to_polars()
+    assert online.select(named).equals(found.to_polars().select(named))
+
+
+@pytest.mark.parametrize("ref", ["spending[card_id]:large", "spending[=a]:large", "spending[card_id=a:large", "s[]:x"])
+def test_a_key_that_is_taken_from_a_column_is_written_in_one_way(store, ref):
+    with pytest.raises(DefinitionError, match=r"write .* or 'group\[key=column\]:feature'"):
+        store.get_historical_features(asked((1, T0)), [ref])
+
+
+def test_a_reference_may_rename_only_keys_that_the_group_has(store):
+    with pytest.raises(NotRegistered, match=r"names key\(s\) \['card'\]; 'spending' has \['card_id'\]"):
+        store.get_historical_features(asked((1, T0)), ["spending[card=from_id]:large"])
+    with pytest.raises(InvalidInput, match=r"lack key column\(s\) \['from_id'\]"):
+        store.get_historical_features(asked((1, T0)), ["spending[card_id=from_id]:large"])
+
+
+def test_an_entity_row_without_a_moment_is_refused(store):
+    with pytest.raises(InvalidInput, match=r"1 entity row\(s\) have no 'event_timestamp'"):
+        store.get_historical_features(asked((1, T0), (1, None)), REFS)
