@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 from features.lineage import Edge, Lineage, Node
@@ -63,9 +64,16 @@ class Card:
 
     def port(self, node: Node) -> float:
         """Where lines of a row begin and end; at the title for the owner itself."""
-        if node not in self.rows:
-            return self.y + HEAD / 2
-        return self.y + HEAD + ROW * (min(self.rows.index(node), MOST_ROWS - 1) + 0.5)
+        slot = self.slot(node)
+        return self.y + (HEAD / 2 if slot < 0 else HEAD + ROW * (slot + 0.5))
+
+    def slot(self, node: Node) -> int:
+        """The number of the line that a row has, alone or with others; -1 for the owner itself."""
+        return min(self._numbers.get(node, -1), MOST_ROWS - 1)
+
+    @cached_property
+    def _numbers(self) -> Mapping[Node, int]:
+        return {node: number for number, node in enumerate(self.rows)}
 
 
 @dataclass(eq=False)
@@ -159,17 +167,16 @@ def _cards(found: Lineage) -> dict[Node, Card]:
 
 
 def _pairs(edges: Iterable[Edge], card_of: Mapping[Node, Card]) -> dict[Pair, list[Edge]]:
-    """The edges to draw from card to card; of those that decide rows one stands for all of a pair."""
-    pairs: defaultdict[Pair, list[Edge]] = defaultdict(list)
-    deciding = set()
+    """The edges to draw from card to card: of those that would lie on each other the first.
+
+    Those that decide which rows there are go from title to title.
+    """
+    pairs: defaultdict[Pair, dict[tuple[str, int, int], Edge]] = defaultdict(dict)
     for edge in edges:
-        pair = card_of[edge.source], card_of[edge.target]
-        if edge.role == "structure":
-            if pair in deciding:
-                continue
-            deciding.add(pair)
-        pairs[pair].append(edge)
-    return dict(pairs)
+        start, end = card_of[edge.source], card_of[edge.target]
+        ends = (-1, -1) if edge.role == "structure" else (start.slot(edge.source), end.slot(edge.target))
+        pairs[start, end].setdefault((edge.role, *ends), edge)
+    return {pair: list(found.values()) for pair, found in pairs.items()}
 
 
 def _layers(cards: Sequence[Card], pairs: Iterable[Pair]) -> dict[Card, int]:
