@@ -38,8 +38,7 @@ class Reinstatement:
         places = table.scan().filter(pl.col(PLAN) < plan.number).select(*group.keys, *ORDER, PLAN)
         counts = pl.col(PLAN) <= plan.details[THROUGH] if plan.kind == ROLLBACK else _untouched(plan)
         chosen = winners(places.filter(counts), group.keys)
-        known = winners(places, group.keys)
-        unknown = known.join(chosen, on=group.keys, how="anti")
+        unknown = winners(places.join(chosen, on=group.keys, how="anti"), group.keys)
         if plan.kind == RELEASE:
             chosen = pl.concat([chosen, _standing(group, places, plan, counts)]).unique()
         then, buried = pl.collect_all([chosen, unknown.select(*group.keys, EVENT)])

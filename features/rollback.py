@@ -73,9 +73,10 @@ class Rollbacks:
         frozen = newest is None or newest.version != version
         table = self._table(group) if frozen else None
         through = self._last_plan(group, table, target) if table is not None else 0
-        hold = self._versions.hold(name)
+        standing = self._versions.standing()
+        hold = standing.holds.get(name)
         if hold is None or hold.version != version:
-            self._versions.record_hold(name, version, frozen=frozen)
+            self._versions.record_hold(name, version, standing.numbers.get(name, 0) + 1, frozen=frozen)
             hold = self._versions.hold(name)
         assert hold is not None  # recorded now or before
         if table is None:
@@ -97,7 +98,7 @@ class Rollbacks:
                 undone = {WITHOUT: self._rollbacks(table, hold)}
                 rows, plan = self._reinstate(group, table, RELEASE, _RELEASED, hold, undone, progress)
                 published_at = self._publish(group)
-            self._versions.record_hold(name, None)
+            self._versions.record_hold(name, None, hold.number + 1)
         current = self._versions.current().group(name)
         newest = self._versions.standing().newest(current)
         return Reinstated(name, current.version if newest is None else newest.version, rows, plan, published_at)

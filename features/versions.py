@@ -209,9 +209,11 @@ class Versions:
                         f"apply or release what it needs, or relax the requirement"
                     )
 
-    def record_hold(self, name: str, version: str | None, *, frozen: bool = False) -> None:
-        """Hold a group at a version, or (None) release it; raises ConcurrentRun where another was faster."""
-        number = self.standing().numbers.get(name, 0) + 1
+    def record_hold(self, name: str, version: str | None, number: int, *, frozen: bool = False) -> None:
+        """Hold a group at a version, or (None) release it, as its ``number``-th hold or release.
+
+        Raises ConcurrentRun where another process was faster.
+        """
         row = {"name": name, "number": number, "version": version, "frozen": frozen, "by": self._user}
         types = {"number": pl.Int64(), "version": pl.String(), "at": UTC_US}
         if not self._offline.record_hold(pl.DataFrame([row | {"at": self._clock()}], schema_overrides=types)):
