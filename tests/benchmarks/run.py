@@ -17,7 +17,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import bench_line, bench_pit, bench_reproduce, bench_stdf, bench_windows
+from benchmarks import bench_line, bench_pit, bench_reproduce, bench_stdf, bench_versions, bench_windows
 from benchmarks.measurement import Measurement
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,6 +33,8 @@ BENCHMARKS: tuple[Callable[[], Measurement], ...] = (
     bench_reproduce.reproduce_1m_30,
     bench_stdf.stdf_tables,
     bench_stdf.stdf_ingest,
+    bench_versions.rollback_1m,
+    bench_versions.release_1m,
     bench_windows.increment_30d,
     bench_windows.increment_10m_entities,
     bench_windows.noop_1000,
