@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Any, Literal, TypeVar
 
 from features import derived
-from features.column_trace import Column, Traced, trace
+from features.column_trace import Column, GroupTrace, trace
 from features.errors import NotRegistered
 from features.feature_group import EVENT_TIMESTAMP, REQUEST_TIMESTAMP, FeatureGroup
 from features.feature_service import FeatureService, Ref
@@ -201,28 +201,37 @@ def _reached(start: Iterable[T], onward: Callable[[T], Iterable[T]]) -> dict[T, 
 def _of_group(registry: Registry, group: FeatureGroup) -> Iterator[Edge]:
     """From input columns to stored features, and from these to derived ones."""
     traced, head = trace(group), registry.name_of(group)
+    node_of = _input_nodes(registry, group, traced)
     for feature in group.features:
         target, value = Node("feature", f"{head}:{feature.name}"), traced.values[feature.name]
-        yield from _edges(registry, group, value, target, "value")
-        rest = Traced(traced.structure.columns - value.columns, traced.structure.marks)
-        yield from _edges(registry, group, rest, target, "structure")
+        yield from _edges(node_of, value.columns, target, "value", value.marks)
+        rest = traced.structure.columns - value.columns
+        yield from _edges(node_of, rest, target, "structure", traced.structure.marks)
     for feature in group.derived:
         for root in feature.expr.meta.root_names():
             source = Node("request value" if root == REQUEST_TIMESTAMP else "feature", f"{head}:{root}")
             yield Edge(source, Node("derived feature", f"{head}:{feature.name}"), "value")
     if any(group in reader.inputs.values() for reader in registry.groups.values()):
         for key in (*group.keys, EVENT_TIMESTAMP):
-            yield from _edges(registry, group, traced.structure, Node("key", f"{head}:{key}"), "structure")
+            target = Node("key", f"{head}:{key}")
+            yield from _edges(node_of, traced.structure.columns, target, "structure", traced.structure.marks)
 
 
-def _edges(registry: Registry, group: FeatureGroup, found: Traced, target: Node, role: Role) -> Iterator[Edge]:
-    sources = {_input_node(registry, group, column) for column in found.columns}
-    for source in sorted(sources):
-        yield Edge(source, target, role, tuple(sorted(found.marks)))
+def _edges(
+    node_of: Mapping[Column, Node], columns: Iterable[Column], target: Node, role: Role, marks: Iterable[str]
+) -> Iterator[Edge]:
+    noted = tuple(sorted(marks))
+    for source in dict.fromkeys(node_of[column] for column in sorted(columns)):
+        yield Edge(source, target, role, noted)
 
 
-def _input_node(registry: Registry, group: FeatureGroup, column: Column) -> Node:
-    origin, name = group.inputs[column[0]], column[1]
+def _input_nodes(registry: Registry, group: FeatureGroup, traced: GroupTrace) -> dict[Column, Node]:
+    """The nodes of all columns that a group reads."""
+    columns = traced.structure.columns.union(*(value.columns for value in traced.values.values()))
+    return {(name, column): _input_node(registry, group.inputs[name], column) for name, column in columns}
+
+
+def _input_node(registry: Registry, origin: Source | FeatureGroup, name: str) -> Node:
     if isinstance(origin, Source):  # its date is that of the event time
         return Node("source column", f"{origin.name}:{origin.event_timestamp if name == EVENT_DATE else name}")
     head = registry.name_of(origin)
@@ -237,8 +246,7 @@ def _of_service(registry: Registry, service: FeatureService) -> Iterator[Edge]:
     own = {feature.name for feature in service.derived}
     selection = derived.select(registry, service, full_feature_names=True)
     nodes = {}
-    for ref in selection.refs:
-        node = _feature_node(registry, ref)
+    for ref, node in _feature_nodes(registry, selection.refs).items():
         nodes[selection.names[ref]] = node
         yield Edge(node, this, "value")
     for name, _, columns in selection.derived:
@@ -253,11 +261,17 @@ def _of_service(registry: Registry, service: FeatureService) -> Iterator[Edge]:
 def _of_model(registry: Registry, model: ModelSpec) -> Iterator[Edge]:
     this = Node("model", model.name)
     yield Edge(Node("service", model.service.name), this, "value")
-    yield Edge(_feature_node(registry, model.label_ref), this, "label")
+    yield from (Edge(node, this, "label") for node in _feature_nodes(registry, [model.label_ref]).values())
     yield Edge(this, Node("predictions", f"predictions/{model.name}"), "value")
 
 
-def _feature_node(registry: Registry, ref: Ref) -> Node:
-    group = registry.group(ref.head)
-    kind: Kind = "feature" if ref.feature in group.feature_names else "derived feature"
-    return Node(kind, f"{registry.name_of(group)}:{ref.feature}")
+def _feature_nodes(registry: Registry, refs: Iterable[Ref]) -> dict[Ref, Node]:
+    """The node of each reference; a group of ten thousand features is looked through once."""
+    refs = list(refs)
+    groups = {head: registry.group(head) for head in dict.fromkeys(ref.head for ref in refs)}
+    names = {head: (registry.name_of(group), set(group.feature_names)) for head, group in groups.items()}
+    found = {}
+    for ref in refs:
+        name, stored = names[ref.head]
+        found[ref] = Node("feature" if ref.feature in stored else "derived feature", f"{name}:{ref.feature}")
+    return found

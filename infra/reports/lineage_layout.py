@@ -24,7 +24,8 @@ _BETWEEN = 120.0
 _LETTER = 6.7  # of 12 pixels, generously
 _STRAND = 4.0
 _SWEEPS = 4
-_OWNERS = {"source column": "source", "key": "group", "feature": "group", "derived feature": "group"}
+_OWNERS = {"source column": "source"}
+_OWNERS |= dict.fromkeys(("key", "feature", "derived feature", "request value"), "group")
 
 Point = tuple[float, float]
 
@@ -143,7 +144,8 @@ def lay_out(found: Lineage) -> Layout:
 def _cards(found: Lineage) -> dict[Node, Card]:
     """The card of each node: columns and features share one with their owner, all else has its own."""
     of_service = {e.source for e in found.edges if e.target.kind == "service" and e.source.owner == e.target.name}
-    of_service |= {n for n in found.nodes if n.kind == "request value"}
+    services = {node.name for node in found.nodes if node.kind == "service"}
+    of_service |= {n for n in found.nodes if n.kind == "request value" and n.owner in services}
     used = {e.source for e in found.edges if e.role != "structure"} | set(found.focus)
     rows: defaultdict[tuple[str, str], list[Node]] = defaultdict(list)
     for node in found.nodes:

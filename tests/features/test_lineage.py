@@ -91,6 +91,15 @@ def test_a_group_or_source_stands_for_all_it_has():
     assert {n.name for n in lineage(SMALL, "payments").focus} == {f"payments:{c}" for c in payments.schema}
 
 
+def test_the_time_of_a_request_is_a_request_value():
+    since = Feature("since", pl.col("request_timestamp") - pl.col("last"))
+    last = Feature("last", pl.col("at"))
+    group = FeatureGroup("seen", "1.0.0", card, payments, [last], derived=[since], grain="event", **ABOUT)
+    found = lineage(Registry([group]), "seen:since")
+    assert into(found, "seen:since") == {("seen:request_timestamp", "value"), ("seen:last", "value")}
+    assert {n.kind for n in found.nodes if n.name == "seen:request_timestamp"} == {"request value"}
+
+
 def test_a_source_and_a_group_of_one_name_are_told_apart():
     source = Source("card", schema={"card_id": pl.Int64, "x": pl.Float64, "at": pl.Datetime}, event_timestamp="at")
     group = FeatureGroup("card", "1.0.0", card, source, [Feature("x", pl.col("x"))], grain="event", **ABOUT)

@@ -69,6 +69,17 @@ def test_a_wide_card_says_how_many_rows_it_leaves_out():
     assert wide.lines[-1] == f"and {10_001 - MOST_ROWS:,} more"
 
 
+def test_request_values_stand_with_the_group_or_service_that_asks_for_them():
+    service = Node("service", "s")
+    asks = [(Node("request value", "g:when"), Node("derived feature", "g:d")), (Node("request value", "s:x"), service)]
+    edges = [Edge(start, end, "value") for start, end in asks]
+    layout = lay_out(Lineage((service,), (*edges, Edge(edges[0].target, service, "value"))))
+    assert {(card.kind, card.title): [n.name for n in card.rows] for card in layout.cards} == {
+        ("group", "g"): ["g:when", "g:d"],
+        ("service", "s"): ["s:x"],
+    }
+
+
 def test_where_it_cannot_be_written_is_said(tmp_path):
     with pytest.raises(InvalidInput, match="cannot be written"):
         write_svg(lineage(REGISTRY, "wafers"), tmp_path / "nowhere" / "drawing.svg")
