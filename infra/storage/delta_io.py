@@ -60,7 +60,8 @@ def among(column: str, values: Collection[str | datetime]) -> str:
 
 def _widened(rows: pl.DataFrame, handle: DeltaTable) -> pl.DataFrame:
     """Rows with the table's columns that they lack, as nulls: a definition may drop what a table once had."""
-    missing = [f.name for f in handle.schema().fields if f.name not in rows.columns]
+    there = set(rows.columns)
+    missing = [f.name for f in handle.schema().fields if f.name not in there]
     if not missing:
         return rows
     known = pl.scan_delta(handle).collect_schema()
@@ -89,6 +90,7 @@ class Table:
         self.options = dict(storage_options or {})
         self._handle: DeltaTable | None = None
         self._past: DeltaTable | None = None
+        self._fitting: Mapping[str, DataType] | None = None  # columns that the table is known to have, in their types
         self._lock = threading.RLock()
 
     def handle(self) -> DeltaTable | None:
@@ -137,6 +139,12 @@ class Table:
                 custom_metadata=dict(metadata or {}),
                 app_transactions=[Transaction(app, n) for app, n in {app_id: number, **raised}.items()],
             )
+            if rows.is_empty():
+                # Without a file there is nothing to convert: thousands of columns would take seconds.
+                schema, parts = handle.schema(), handle.metadata().partition_columns
+                handle.create_write_transaction([], "append", schema, parts, commit_properties=properties)
+                handle.update_incremental()
+                return handle.version()
             write_deltalake(
                 handle,
                 _widened(rows, handle),
@@ -185,9 +193,12 @@ class Table:
                 storage_options=self.options,
             )
             handle = self._handle = self._open()
+        if columns == self._fitting:  # types never change, and columns are never taken away
+            return handle
         self._check_types(handle, empty)
         if set(columns) - {f.name for f in handle.schema().fields}:
             write_deltalake(handle, empty, mode="append", schema_mode="merge")
+        self._fitting = dict(columns)
         return handle
 
     def check(self, columns: Mapping[str, DataType]) -> None:
