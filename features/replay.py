@@ -72,13 +72,8 @@ class Questions:
         return Questions(entities, asked, self.keys)
 
     def near(self) -> pl.Expr:
-        """True for all rows of these entities and, where they are few, for few others.
-
-        Keys as literals are what lets file and row-group statistics prune.
-        """
-        if self.entities.height > _FEW:
-            return pl.lit(True)
-        return pl.all_horizontal(among(pl.col(key), self.entities[key]) for key in self.keys)
+        """True for all rows of these entities and, where they are few, for few others."""
+        return near_keys(self.entities.select(*self.keys))
 
     def answers(self, rows: pl.LazyFrame, capacity: int) -> pl.DataFrame:
         """ROW, and AT, EVENT and DELETED of its answer, for the rows that have one.
@@ -167,6 +162,16 @@ def _reach(moments: pl.Series) -> tuple[int, int]:
     values = moments.to_physical()
     low, high = int(values.min() or 0), int(values.max() or 0)  # type: ignore[arg-type] # they are integers
     return low, high - low + 1
+
+
+def near_keys(entities: pl.DataFrame) -> pl.Expr:
+    """True for all rows of some entities (distinct keys) and, where they are few, for few others.
+
+    Keys as literals are what lets file and row-group statistics prune.
+    """
+    if entities.height > _FEW:
+        return pl.lit(True)
+    return pl.all_horizontal(among(pl.col(key.name), key) for key in entities)
 
 
 def among(column: pl.Expr, values: pl.Series) -> pl.Expr:

@@ -82,15 +82,18 @@ class TrainingSets:
         pins |= {f"{head}:pushed": facts["pushed"] for head, facts in groups.items() if facts.get("pushed") is not None}
         # Version 0 of a table has no rows: what was answered before the first publication must not see it.
         log_version = manifest["publish_log_version"] or 0
-        return self._retrieval(registry, target=manifest["target"]).get(
-            logged.entity_rows,
-            asked,
-            event_timestamp=manifest["event_timestamp"],
-            full_feature_names=manifest["full_feature_names"],
-            history=manifest["history"],
-            pins={**pins, "publish_log": log_version},
-            now=datetime.fromisoformat(manifest["now"]),
-        )
+        moment = datetime.fromisoformat
+        retrieval = self._retrieval(registry, target=manifest["target"])
+        how = {
+            "full_feature_names": manifest["full_feature_names"],
+            "history": manifest["history"],
+            "pins": {**pins, "publish_log": log_version},
+            "now": moment(manifest["now"]),
+        }
+        if "start" in manifest:  # it had no list of moments
+            start, end = moment(manifest["start"]), moment(manifest["end"])
+            return retrieval.between(asked, start, end, entities=logged.entity_rows, **how)
+        return retrieval.get(logged.entity_rows, asked, event_timestamp=manifest["event_timestamp"], **how)
 
     def _differences(self, manifest: Mapping[str, Any]) -> Iterator[str]:
         """What is not as the manifest says, one sentence each."""

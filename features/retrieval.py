@@ -16,19 +16,19 @@ from features import derived as deriving
 from features.compute import stored_schema
 from features.content_hash import content_hash
 from features.derived import Selection, column
-from features.description import fingerprint
 from features.errors import InvalidInput
 from features.feature_group import REQUEST_TIMESTAMP, FeatureGroup
-from features.feature_rows import CREATED, EVENT
-from features.feature_service import FeatureService
+from features.feature_rows import EVENT
+from features.feature_service import FeatureService, Ref
 from features.fingerprint import serialized
 from features.folding import Folding
 from features.frames import as_frame
-from features.point_in_time import STATUS, History, StoredRows, Visibility, feature_status, join, questions_of
+from features.point_in_time import PRESENT, STATUS, History, Visibility, entity_keys, feature_status
+from features.reading import GroupReading, Reading
 from features.registry import Registry
-from features.replay import Questions
+from features.replay import near_keys
 from features.stored_types import key_dtypes
-from features.stores import FeatureTable, OfflineStore, TableState
+from features.stores import OfflineStore
 from features.times import from_micros, utc_column
 
 Pins = Mapping[str, int]
@@ -116,18 +116,58 @@ class HistoricalRetrieval:
         asked = given.with_columns(utc_column(event_timestamp, given.schema[event_timestamp]).alias(EVENT))
         _check_moments(asked[EVENT], event_timestamp, now)
         reading = self._reading(selection, pins or {}, history, now)
-        answers = reading.answers(asked, selection)
-        frame, shown = _output(given, asked[EVENT], answers, selection)
-        facts = {
-            "service": features.name if isinstance(features, FeatureService) else None,
-            "derived": {f.name: expression_mark(f.expr) for f in getattr(features, "derived", ())},
-            "full_feature_names": full_feature_names,
-            "event_timestamp": event_timestamp,
-            "entity_hash": content_hash(given),
-        }
-        return TrainingSet(frame, shown, selection.outputs, self._manifest(reading, selection, frame) | facts)
+        answers = reading.answers(asked, selection, list(selection.stored))
+        facts = _asked_for(features, full_feature_names) | {"event_timestamp": event_timestamp}
+        return self._training_set(given, asked[EVENT], answers, selection, reading, facts)
 
-    def _reading(self, selection: Selection, pins: Pins, history: History, now: datetime) -> _Reading:
+    def between(
+        self,
+        features: FeatureService | Sequence[str],
+        start: datetime,
+        end: datetime,
+        *,
+        entities: Any,
+        full_feature_names: bool,
+        history: History,
+        pins: Pins | None,
+        now: datetime,
+    ) -> TrainingSet:
+        """The rows of the first feature's group; see FeatureStore.get_offline_features."""
+        if start >= end:
+            raise InvalidInput(f"start {start:%F %T} is not before end {end:%F %T}: give an interval [start, end)")
+        selection = deriving.select(self._registry, features, full_feature_names=full_feature_names)
+        if selection.request:
+            values = list(selection.request)
+            raise InvalidInput(f"request value(s) {values} belong to entity rows: use get_historical_features")
+        if not selection.stored:
+            raise InvalidInput("no stored feature is asked for, whose rows could be read: name one first")
+        reading = self._reading(selection, pins or {}, history, now)
+        first, *others = selection.stored
+        spine = _spine(reading, selection, start, end, None if entities is None else as_frame(entities))
+        answers = {first: spine.select(*selection.stored[first], EVENT, pl.lit(PRESENT, STATUS).alias("status"))}
+        answers |= reading.answers(spine, selection, others)
+        given = spine.select(c for c in _spine_columns(reading, selection) if c not in selection.outputs)
+        facts = _asked_for(features, full_feature_names) | {
+            "event_timestamp": EVENT,
+            "start": start.isoformat(),
+            "end": end.isoformat(),
+        }
+        return self._training_set(given, spine[EVENT], answers, selection, reading, facts)
+
+    def _training_set(
+        self,
+        given: pl.DataFrame,
+        moments: pl.Series,
+        answers: Mapping[str, pl.DataFrame],
+        selection: Selection,
+        reading: Reading,
+        facts: Mapping[str, Any],
+    ) -> TrainingSet:
+        frame, shown = _output(given, moments, answers, selection)
+        manifest = self._manifest(reading, selection, frame) | {**facts, "entity_hash": content_hash(given)}
+        return TrainingSet(frame, shown, selection.outputs, manifest)
+
+    def _reading(self, selection: Selection, pins: Pins, history: History, now: datetime) -> Reading:
         # One state for what is read and what the manifest says was read: another run may be at work.
         heads = dict.fromkeys(selection.reads[place].head for place in selection.stored)
         tables = {head: self._table(self._registry.group(head), head, pins) for head in heads}
@@ -137,18 +177,18 @@ class HistoricalRetrieval:
         for head, read in tables.items():
             log = self._offline.publications(read.group.table_id, log_version)
             logs[head] = Visibility(log.filter(pl.col("target") == self._target), history, read.group.online)
-        return _Reading(tables, logs, log_version, history, now)
+        return Reading(tables, logs, log_version, history, now)
 
-    def _table(self, group: FeatureGroup, head: str, pins: Pins) -> _Table:
+    def _table(self, group: FeatureGroup, head: str, pins: Pins) -> GroupReading:
         """A group's table, the state in which it is read, and the pushed rows that it lacks in that state."""
         table = self._offline.feature_table(group.table_id, stored_schema(group), group.keys)
         if self._pushes is None:
-            return _Table(group, table, table.state(pins.get(head)), None)
+            return GroupReading(group, table, table.state(pins.get(head)), None)
         pushed = pins.get(f"{head}:pushed")
         through = None if pushed is None else from_micros(pushed)
-        return _Table(group, table, *self._pushes.snapshot(group, table, pins.get(head), through))
+        return GroupReading(group, table, *self._pushes.snapshot(group, table, pins.get(head), through))
 
-    def _manifest(self, reading: _Reading, selection: Selection, frame: pl.DataFrame) -> dict[str, Any]:
+    def _manifest(self, reading: Reading, selection: Selection, frame: pl.DataFrame) -> dict[str, Any]:
         return {
             "features": [str(ref) for ref in selection.refs],
             "groups": {head: read.provenance() for head, read in reading.tables.items()},
@@ -162,50 +202,54 @@ class HistoricalRetrieval:
         }
 
 
-@dataclass(frozen=True)
-class _Table:
-    """A group's table, the state in which it is read, and the pushed rows that it lacks in that state."""
-
-    group: FeatureGroup
-    table: FeatureTable
-    state: TableState
-    pushed: pl.DataFrame | None
-
-    @property
-    def rows(self) -> StoredRows:
-        """What the table holds in that state."""
-        return StoredRows(self.table.scan(self.state.version), self.state.closed, self.state.epoch, self.pushed)
-
-    def provenance(self) -> dict[str, Any]:
-        """What a manifest says of it."""
-        stamps = None if self.pushed is None or self.pushed.is_empty() else self.pushed[CREATED].to_physical()
-        newest = None if stamps is None else stamps.max()
-        return provenance(self.group, self.table, self.state) | {"pushed": newest}
+def _asked_for(features: FeatureService | Sequence[str], full_feature_names: bool) -> dict[str, Any]:
+    """What a manifest says of the question."""
+    return {
+        "service": features.name if isinstance(features, FeatureService) else None,
+        "derived": {f.name: expression_mark(f.expr) for f in getattr(features, "derived", ())},
+        "full_feature_names": full_feature_names,
+    }
 
 
-@dataclass(frozen=True)
-class _Reading:
-    """What one retrieval reads: the tables and publish logs of its groups, by the heads of references."""
+def _spine_columns(reading: Reading, selection: Selection) -> list[str]:
+    """The columns that entity rows need for all groups of a selection: the first one's keys, the time, others' keys."""
+    first = next(iter(selection.stored))
+    needed = [(c, place) for place in selection.stored for c in _key_columns(reading, selection.reads[place])]
+    own = _key_columns(reading, selection.reads[first])
+    there = {*own, *reading.tables[selection.reads[first].head].group.feature_names}
+    missing = {c: place for c, place in needed if c not in there}
+    if missing:
+        column, place = next(iter(missing.items()))
+        raise InvalidInput(
+            f"{place!r} needs the key {column!r}, which the rows of {first!r} lack: name first a feature of a group "
+            f"that has it, or take the key from one of its features, like 'group[{column}=feature]:name'"
+        )
+    return list(dict.fromkeys([*own, EVENT, *(c for c, _ in needed)]))
 
-    tables: Mapping[str, _Table]
-    logs: Mapping[str, Visibility]
-    log_version: int | None
-    history: History
-    now: datetime
 
-    def answers(self, asked: pl.DataFrame, selection: Selection) -> dict[str, pl.DataFrame]:
-        """By place its stored features, event_timestamp and ``status`` for each entity row (keys, event_timestamp)."""
-        questions: dict[tuple[Any, ...], Questions] = {}
-        found = {}
-        for place, wanted in selection.stored.items():
-            ref = selection.reads[place]
-            read, log = self.tables[ref.head], self.logs[ref.head]
-            keys, ttl = key_dtypes(read.group.entity), read.group.ttl_span
-            same = (*keys.items(), *ref.keys)
-            if same not in questions:
-                questions = {same: questions_of(asked, keys, self.now, dict(ref.keys))}  # one at a time: they are large
-            found[place] = join(asked[EVENT], questions[same], read.rows, log, features=list(wanted), ttl=ttl)
-        return found
+def _key_columns(reading: Reading, ref: Ref) -> list[str]:
+    return [dict(ref.keys).get(key, key) for key in reading.tables[ref.head].group.keys]
+
+
+def _spine(
+    reading: Reading, selection: Selection, start: datetime, end: datetime, entities: pl.DataFrame | None
+) -> pl.DataFrame:
+    """The first group's rows between two moments: its keys and features, and what other groups are asked by."""
+    columns, first = _spine_columns(reading, selection), next(iter(selection.stored))
+    ref = selection.reads[first]
+    read, named = reading.tables[ref.head], dict(ref.keys)
+    near, mine = pl.lit(True), None
+    if entities is not None:
+        mine = entity_keys(entities, key_dtypes(read.group.entity), named).drop_nulls().unique()
+        near = near_keys(mine)
+    rows = read.standing(start, end, near)
+    if mine is not None:
+        rows = rows.join(mine.lazy(), on=mine.columns, how="semi")
+    keys = [pl.col(key).alias(named.get(key, key)) for key in read.group.keys]
+    others = dict.fromkeys([*columns, *selection.stored[first]])
+    features = [name for name in others if name in read.group.feature_names]
+    spine = rows.select(*keys, EVENT, *features).collect(engine="streaming")
+    return spine.sort(EVENT, *(named.get(key, key) for key in read.group.keys))
 
 
 def _refuse_collisions(given: pl.DataFrame, selection: Selection) -> None:
@@ -224,22 +268,8 @@ def _check_moments(moments: pl.Series, column: str, now: datetime) -> None:
         raise InvalidInput(f"{missing} entity row(s) have no {column!r}: leave them out, or say when they were asked")
     if later := int((moments > now).sum()):
         warnings.warn(
-            f"{later} entity row(s) are later than now, {now:%F %T} UTC: they see what is visible now", stacklevel=4
+            f"{later} entity row(s) are later than now, {now:%F %T} UTC: they see what is visible now", stacklevel=5
         )
-
-
-def provenance(group: FeatureGroup, table: FeatureTable, state: TableState) -> dict[str, Any]:
-    """What a manifest says of one group whose table was read in a state."""
-    sources = table.plan(state.closed).sources if state.closed else {}
-    inputs = group.inputs  # a plan of an earlier version may know an input by another name
-    return {
-        "version": group.version,
-        "fingerprint": fingerprint(group),
-        "ttl": group.ttl,
-        "table_version": state.version,
-        "plan": state.closed,
-        "sources": {inputs[name].name if name in inputs else name: read for name, (_, read) in sources.items()},
-    }
 
 
 def expression_mark(expr: pl.Expr) -> str:

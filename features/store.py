@@ -27,10 +27,11 @@ from features.materialization import Materializer
 from features.online import OnlineResponse, OnlineRetrieval
 from features.point_in_time import History
 from features.push import Push, Pusher, RowCheck, check_ranges
+from features.reading import provenance
 from features.registry import Registry
 from features.reinstatement import RELEASE, ROLLBACK, Reinstatement
 from features.reproduce import TrainingSets
-from features.retrieval import HistoricalRetrieval, Pins, TrainingSet, provenance
+from features.retrieval import HistoricalRetrieval, Pins, TrainingSet
 from features.rollback import Reinstated, Rollbacks
 from features.runs import PUSH, Progress, Run, Runs, Work
 from features.source import BOOKKEEPING, EVENT_DATE, FILE_SHA256, INGESTED_AT, RECORD_OFFSET, Source
@@ -196,18 +197,52 @@ class FeatureStore:
         ``history="as_served"`` counts only what was really published by then, "backfilled" also what
         a backfill could have known. Entity rows keep their order, number and own columns.
         """
+        retrieve = partial(
+            HistoricalRetrieval.get,
+            entity_df=entity_df,
+            features=features,
+            event_timestamp=event_timestamp,
+            full_feature_names=full_feature_names,
+            history=history,
+            pins=pins,
+        )
+        return self._retrieved(features, retrieve)
+
+    def get_offline_features(
+        self,
+        features: FeatureService | Sequence[str],
+        start: datetime | date | str,
+        end: datetime | date | str,
+        *,
+        entities: Any = None,
+        full_feature_names: bool = False,
+        history: History = "backfilled",
+        pins: Pins | None = None,
+    ) -> TrainingSet:
+        """Features without a list of moments: of all entities, or of some (a frame of keys), in [start, end).
+
+        The rows are those that stand in the group of the first feature, corrections included and whenever they
+        were published, one per entity and event_timestamp, by time and keys. Features of other groups are as
+        they would have been answered at that event_timestamp; their keys may be features of the first group.
+        """
+        retrieve = partial(
+            HistoricalRetrieval.between,
+            features=features,
+            start=as_utc(start),
+            end=as_utc(end),
+            entities=entities,
+            full_feature_names=full_feature_names,
+            history=history,
+            pins=pins,
+        )
+        return self._retrieved(features, retrieve)
+
+    def _retrieved(self, features: FeatureService | Sequence[str], retrieve: Callable[..., TrainingSet]) -> TrainingSet:
+        """What one way of retrieval finds in the definitions as they are applied and held."""
         registry = self.versions.asked(features)
         heads = dict.fromkeys(ref.head for ref in registry.resolve(features))
         with _readable(*map(registry.group, heads)):
-            found = self._retrieval(registry, target=self.online.target).get(
-                entity_df,
-                features,
-                event_timestamp=event_timestamp,
-                full_feature_names=full_feature_names,
-                history=history,
-                pins=pins,
-                now=self.now(),
-            )
+            found = retrieve(self._retrieval(registry, target=self.online.target), now=self.now())
         groups = {head: self.versions.stated(registry.group(head), f) for head, f in found.manifest["groups"].items()}
         return replace(found, manifest={**found.manifest, "groups": groups})
 

@@ -167,7 +167,7 @@ def by_duckdb(lake: Path, rows: pl.DataFrame) -> pl.DataFrame:
         ON e.card_id = t.card_id AND e.{EVENT} >= t.{EVENT}"""
     connection = duckdb.connect()
     connection.register("entities", entities)
-    return pl.DataFrame(connection.execute(query, {"files": files(lake, "g0")}).fetch_arrow_table())
+    return pl.DataFrame(connection.sql(query, params={"files": files(lake, "g0")}).to_arrow_table())
 
 
 SIDES: dict[str, Callable[[Path], pl.DataFrame]] = {
