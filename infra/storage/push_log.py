@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from itertools import chain, groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import lmdb
 import msgspec
@@ -29,7 +29,7 @@ from infra.storage.lmdb_environment import MAP_SIZE, LmdbEnvironment, Purpose
 # A key is a letter, a table's id, a zero byte, and what the letter says. Stamps are µs in eight bytes, so
 # that a table's pushes lie together in their order.
 _NAME = b"n"  # alone → this log's name
-_MARKS = b"m"  # → [newest stamp, stamp known to be served]
+_MARKS = b"m"  # → [newest stamp of a push, stamp known to be served, newest stamp kept for a run]
 _PUSH = b"p"  # + stamp → [column names, columns]
 _ID = b"i"  # + hash of a push id → stamp
 _ID_OF = b"s"  # + stamp → hash of the push id
@@ -67,7 +67,7 @@ class LmdbPushLog:
 
     def reserve(self, table_id: str, floor: datetime) -> datetime:
         """A stamp, not before ``floor``, that no push has or will have."""
-        return from_micros(self._environment().write(lambda txn: _new_stamp(txn, _tail(table_id), to_micros(floor))))
+        return from_micros(self._environment().write(lambda txn: _reserve(txn, _tail(table_id), to_micros(floor))))
 
     def append(
         self, table_id: str, rows: pl.DataFrame, *, floor: datetime, served: datetime | None, push_id: str | None
@@ -170,23 +170,40 @@ def _bytes(stamp: int) -> bytes:
     return stamp.to_bytes(8, "big")
 
 
-def _marks(txn: _Txn, tail: bytes) -> tuple[int, int]:
-    """The newest stamp given and the one known to be served; -1 for none."""
-    newest, served = _decode(txn.get(_MARKS + tail, b"\x92\xff\xff"))
-    return newest, served
+class _Marks(NamedTuple):
+    """Stamps to remember of a table, in µs; -1 for none."""
+
+    newest: int = -1
+    served: int = -1
+    reserved: int = -1
+
+    @classmethod
+    def of(cls, txn: _Txn, tail: bytes) -> _Marks:
+        return cls(*_decode(txn.get(_MARKS + tail, b"\x90")))
+
+    def keep(self, txn: _Txn, tail: bytes) -> None:
+        txn.put(_MARKS + tail, _encode(self))
 
 
 def _new_stamp(txn: _Txn, tail: bytes, floor: int) -> int:
-    newest, served = _marks(txn, tail)
-    stamp = max(floor, newest + 1)
-    txn.put(_MARKS + tail, _encode([stamp, served]))
+    marks = _Marks.of(txn, tail)
+    stamp = max(floor, marks.newest + 1, marks.reserved + 1)
+    marks._replace(newest=stamp).keep(txn, tail)
+    return stamp
+
+
+def _reserve(txn: _Txn, tail: bytes, floor: int) -> int:
+    """The same stamp for a run that is begun again, as long as nobody pushed in between."""
+    marks = _Marks.of(txn, tail)
+    stamp = max(floor, marks.newest + 1)
+    marks._replace(reserved=max(stamp, marks.reserved)).keep(txn, tail)
     return stamp
 
 
 def _serve(txn: _Txn, tail: bytes, through: int) -> None:
-    newest, served = _marks(txn, tail)
-    if through > served:
-        txn.put(_MARKS + tail, _encode([newest, through]))
+    marks = _Marks.of(txn, tail)
+    if through > marks.served:
+        marks._replace(served=through).keep(txn, tail)
 
 
 def _name_push(txn: _Txn, tail: bytes, stamp: int, mark: bytes) -> None:
@@ -195,7 +212,7 @@ def _name_push(txn: _Txn, tail: bytes, stamp: int, mark: bytes) -> None:
 
 
 def _ends(txn: _Txn, tail: bytes) -> PushEnds:
-    served = _marks(txn, tail)[1]
+    served = _Marks.of(txn, tail).served
     prefix, cursor = _PUSH + tail, txn.cursor()
     oldest = newest = None
     if cursor.set_range(prefix) and cursor.key().startswith(prefix):

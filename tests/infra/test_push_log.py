@@ -86,10 +86,19 @@ def test_pushes_of_other_columns_and_types_are_read_as_the_table_has_them_now(lo
 
 
 def test_stamps_only_grow_and_none_is_given_twice(log):
-    stamps = [append(log, frame(ROW)), append(log, frame(ROW)), log.reserve("g/v1", NOON - TICK)]
-    assert stamps == [NOON, NOON + TICK, NOON + 2 * TICK]
-    assert append(log, frame(ROW), NOON + 9 * TICK) == NOON + 9 * TICK
-    assert log.reserve("g/v2", NOON) == NOON
+    assert [append(log, frame(ROW)), append(log, frame(ROW))] == [NOON, NOON + TICK]
+    assert append(log, frame(ROW), NOON + 5 * TICK) == NOON + 5 * TICK
+    assert append(log, frame(ROW), table="g/v2") == NOON
+
+
+def test_a_stamp_kept_for_a_run_is_given_to_no_push(log):
+    append(log, frame(ROW))
+    assert log.reserve("g/v1", NOON - TICK) == NOON + TICK
+    assert log.reserve("g/v1", NOON - TICK) == NOON + TICK  # the run is begun again
+    assert append(log, frame(ROW)) == NOON + 2 * TICK
+    assert log.reserve("g/v1", NOON + 9 * TICK) == NOON + 9 * TICK
+    assert log.reserve("g/v1", NOON) == NOON + 3 * TICK  # a clock that stepped back
+    assert append(log, frame(ROW)) == NOON + 10 * TICK
 
 
 def test_what_is_read_lies_after_one_stamp_and_up_to_another(log):
