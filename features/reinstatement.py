@@ -40,7 +40,7 @@ class Reinstatement:
         chosen = winners(places.filter(counts), group.keys)
         unknown = winners(places.join(chosen, on=group.keys, how="anti"), group.keys)
         if plan.kind == RELEASE:
-            chosen = pl.concat([chosen, _standing(group, places, plan, counts)]).unique()
+            chosen = pl.concat([chosen, _standing(group, places, chosen, plan, counts)])
         then, buried = pl.collect_all([chosen, unknown.select(*group.keys, EVENT)])
         return partial(_chunk, group, table, plan, then, buried)
 
@@ -49,10 +49,12 @@ def _untouched(plan: Plan) -> pl.Expr:
     return ~pl.col(PLAN).is_in(plan.details[WITHOUT])
 
 
-def _standing(group: FeatureGroup, places: pl.LazyFrame, plan: Plan, counts: pl.Expr) -> pl.LazyFrame:
-    """The rows that stood under the keys that rollbacks wrote: they stand again, though none may be an answer."""
+def _standing(
+    group: FeatureGroup, places: pl.LazyFrame, chosen: pl.LazyFrame, plan: Plan, counts: pl.Expr
+) -> pl.LazyFrame:
+    """The rows that stood under other keys that rollbacks wrote: they stand again, though they are no answers."""
     key = [*group.keys, EVENT]
-    written = places.filter(~_untouched(plan)).select(key).unique()
+    written = places.filter(~_untouched(plan)).select(key).join(chosen, on=key, how="anti")
     return winners(places.filter(counts).join(written, on=key, how="semi"), key)
 
 
