@@ -9,13 +9,15 @@ from datetime import date
 from typing import Any, Literal, TypeAlias
 
 from features.definition_diff import Difference, compare
+from features.derived import uncompiled
 from features.description import describe_group, fingerprint
 from features.errors import InvalidInput
 from features.feature_group import Feature, FeatureGroup
-from features.feature_service import Ref
+from features.feature_service import FeatureService, Ref
 from features.registry import Registry, version_parts
 from features.standing import AppliedVersion, Standing
 from features.stores import ModelVersion
+from features.tiles import undecomposed
 from features.times import duration
 
 Status: TypeAlias = Literal["new", "new major", "unchanged", "raised", "added", "changed", "breaking", "behind"]
@@ -70,9 +72,10 @@ class PlannedGroup:
 
 @dataclass(frozen=True)
 class DefinitionPlan:
-    """What ``apply`` would record, group by group."""
+    """What ``apply`` would record, group by group; ``warnings`` are about services."""
 
     groups: Sequence[PlannedGroup]
+    warnings: Sequence[str] = ()
 
     @property
     def exit_code(self) -> int:
@@ -118,7 +121,7 @@ def plan_group(
         problem=problem,
         held=None if hold is None else str(hold),
         affected=affected,
-        warnings=warnings_of(group, today),
+        warnings=warnings_of(group, registry, today),
     )
 
 
@@ -185,8 +188,8 @@ def _reads_of(model: ModelVersion) -> list[tuple[Ref, int]]:
     return [(ref, version_parts(version)[0]) for ref, version in read]
 
 
-def warnings_of(group: FeatureGroup, today: date) -> list[str]:
-    """What is allowed and yet worth a word: names that do not tell, a date of retirement."""
+def warnings_of(group: FeatureGroup, registry: Registry, today: date) -> list[str]:
+    """What is allowed and yet worth a word: a date of retirement, names that do not tell, what costs more."""
     found = []
     if group.retire is not None:
         when = "has been retired since" if group.retire <= today else "retires on"
@@ -195,7 +198,14 @@ def warnings_of(group: FeatureGroup, today: date) -> list[str]:
         lacking = [what for what, named in _named(feature).items() if not named]
         if lacking:
             found.append(f"{feature.name}: the name lacks its {' and '.join(lacking)}")
-    return found
+    found += [f"{name} reads raw rows at every run: {why}" for name, why in undecomposed(group).items()]
+    return found + slow_derived(registry, group)
+
+
+def slow_derived(registry: Registry, item: FeatureGroup | FeatureService) -> list[str]:
+    """The derived features whose online answers take Polars, one sentence each."""
+    slow = uncompiled(registry, item) if item.derived else {}
+    return [f"{name} costs about 80 µs more in each online request: {why}" for name, why in slow.items()]
 
 
 def _named(feature: Feature) -> dict[str, bool]:

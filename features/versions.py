@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import polars as pl
 
-from features.definition_plan import DefinitionPlan, plan_group
+from features.definition_plan import DefinitionPlan, plan_group, slow_derived
 from features.description import describe_group, fingerprint
 from features.errors import ConcurrentRun, DefinitionChanged, GroupHeld, IncompatibleFeatureVersion
 from features.feature_group import FeatureGroup
@@ -62,7 +62,9 @@ class Versions:
         standing, today = self.standing(), self._clock().date()
         models = self._models.registered_models() if self._models is not None else ()
         groups = [plan_group(g, self._registry, standing, models, today) for g in self._registry.in_order()]
-        return DefinitionPlan(groups)
+        services = self._registry.services.values()
+        slow = [f"feature service {s.name!r}: {text}" for s in services for text in slow_derived(self._registry, s)]
+        return DefinitionPlan(groups, slow)
 
     def apply(self) -> DefinitionPlan:
         """Record every definition that is not applied yet; returns what was recorded, and what not.

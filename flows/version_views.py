@@ -14,7 +14,7 @@ def show_plan(plan: DefinitionPlan, title: str, *, json: bool) -> None:
     """A line a group, then each change, who is affected, and what is worth a warning or stands in the way."""
     if json:
         groups = [{**asdict(group), "difference": _difference(group)} for group in plan.groups]
-        print_json({"exit_code": plan.exit_code, "groups": groups})
+        print_json({"exit_code": plan.exit_code, "groups": groups, "warnings": plan.warnings})
         return
     print_table(title, [_line(group) for group in plan.groups])
     changes = [row for group in plan.groups for row in _changes(group)]
@@ -23,6 +23,8 @@ def show_plan(plan: DefinitionPlan, title: str, *, json: bool) -> None:
     affected = [row for group in plan.groups for row in _affected(group)]
     if affected:
         print_table("affected", affected)
+    for warning in plan.warnings:
+        complain("warning", warning)
     for group in plan.groups:
         for warning in group.warnings:
             complain("warning", f"{group.group}: {warning}")

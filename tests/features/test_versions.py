@@ -224,6 +224,22 @@ def test_names_of_windowed_features_should_tell_aggregate_and_window(tmp_path):
     ]
 
 
+def test_plan_says_what_reads_raw_rows_and_what_online_requests_wait_for(tmp_path):
+    between = Feature("amount_quantile_1d", pl.col("amount").quantile(0.5), window="1d")
+    sine = Feature("sine", pl.col("amount_quantile_1d").sin())
+    store = open_store(
+        tmp_path,
+        group(features=[between], grain="window", every="1d", derived=[sine]),
+        FeatureService("waves", ["g:amount_quantile_1d"], derived=[replace(sine, name="wave")], **ABOUT),
+    )
+    plan = store.plan()
+    raw, slow = plan["g"].warnings
+    assert raw.startswith("amount_quantile_1d reads raw rows at every run: ")
+    assert slow.startswith("sine costs about 80 µs more in each online request: ")
+    (service,) = plan.warnings
+    assert service.startswith("feature service 'waves': wave costs")
+
+
 def test_plan_warns_of_a_major_that_retires(tmp_path):
     (text,) = open_store(tmp_path, group(retire=date(2026, 4, 1))).plan()["g"].warnings
     assert text == "g 1.0.0 retires on 2026-04-01: move its readers to another major"
