@@ -242,7 +242,8 @@ def get_historical(
     json: Json = False,
 ) -> None:
     """Read features as they were at the moments of an entity file."""
-    from flows.console import clear_errors, out, print_json, print_table
+    from flows.console import clear_errors
+    from flows.views import show_training_set
     from infra.sources.entity_files import read_entities, write_table
     from infra.wiring import open_platform
 
@@ -252,13 +253,32 @@ def get_historical(
         found = platform.store.get_historical_features(frame, asked, history=history)  # type: ignore[arg-type] # checked there
         if output is not None:
             write_table(found.to_polars(), output)
-    frame = found.to_polars()
-    if json:
-        print_json({"manifest": found.manifest, "rows": frame.to_dicts() if output is None else str(output)})
-    elif output is None:
-        print_table("features", frame.to_dicts())
-    else:
-        out.print(f"{frame.height:,} rows in {output}", markup=False, soft_wrap=True)
+    show_training_set(found, output, json=json)
+
+
+@app.command("get-offline")
+def get_offline(
+    features: Annotated[list[str], typer.Argument(help="References (group:feature) or one feature service.")],
+    start: Annotated[str, typer.Option(help="First moment, UTC, like 2026-03-01.")],
+    end: Annotated[str, typer.Option(help="Moment after the last one, UTC.")],
+    entities: Annotated[Optional[Path], typer.Option("--entities", help="CSV or Parquet with keys.")] = None,  # noqa: UP045
+    output: Annotated[Optional[Path], typer.Option("--output", "-o", help="Write CSV or Parquet here.")] = None,  # noqa: UP045
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Read the rows of all entities, or of those in a file, from one moment to before another."""
+    from flows.console import clear_errors
+    from flows.views import show_training_set
+    from infra.sources.entity_files import read_entities, write_table
+    from infra.wiring import open_platform
+
+    with clear_errors(), open_platform(home=home) as platform:
+        asked, dtypes = _features(platform.store.registry, features)
+        some = None if entities is None else read_entities(entities, dtypes)
+        found = platform.store.get_offline_features(asked, start, end, entities=some)
+        if output is not None:
+            write_table(found.to_polars(), output)
+    show_training_set(found, output, json=json)
 
 
 @app.command()

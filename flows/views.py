@@ -11,7 +11,7 @@ from features.computation import ChunkPreview
 from features.leakcheck import LeakReport
 from features.parity import Difference, GroupParity
 from features.retrieval import TrainingSet
-from flows.console import print_json, print_table
+from flows.console import out, print_json, print_table
 
 
 def show_reproduced(run_id: str, found: TrainingSet, output: Path | None, *, json: bool) -> None:
@@ -35,6 +35,17 @@ def show_reproduced(run_id: str, found: TrainingSet, output: Path | None, *, jso
         return
     print_table("reproduced", [{"": name.replace("_", " "), " ": value} for name, value in facts.items()])
     print_table("read from", groups)
+
+
+def show_training_set(found: TrainingSet, output: Path | None, *, json: bool) -> None:
+    """The rows of a training set, or where they were written; as JSON with its manifest."""
+    frame = found.to_polars()
+    if json:
+        print_json({"manifest": found.manifest, "rows": frame.to_dicts() if output is None else str(output)})
+    elif output is None:
+        print_table("features", frame.to_dicts())
+    else:
+        out.print(f"{frame.height:,} rows in {output}", markup=False, soft_wrap=True)
 
 
 def show_previews(previews: Mapping[str, Sequence[ChunkPreview]], *, json: bool) -> None:

@@ -296,6 +296,21 @@ def test_historical_features_of_a_file(hotel: Path) -> None:
     assert run(*ask).stdout.count("007") == 1
 
 
+def test_offline_rows_between_two_moments_of_all_or_of_some(hotel: Path) -> None:
+    run("ingest", deliver(hotel / "stays"))
+    run("backfill", "2026-03-01", "2026-03-04")
+    ask = ["get-offline", "guest_stays:nights_sum", "--start", "2026-03-01", "--end", "2026-03-09"]
+    every = document(*ask)
+    rows = every["rows"]
+    assert {row["guest_id"] for row in rows} == {"ann", "bob"}
+    assert every["manifest"]["rows"] == len(rows)
+    (hotel / "some.csv").write_text("guest_id,hotel\nann,1\n")
+    some = document(*ask, "--entities", hotel / "some.csv")["rows"]
+    assert some == [row for row in rows if (row["guest_id"], row["hotel"]) == ("ann", 1)]
+    assert run(*ask, "--output", hotel / "all.parquet").stdout == f"{len(rows)} rows in {hotel / 'all.parquet'}\n"
+    assert "is not before end" in complaint(*ask[:-1], "2026-03-01")
+
+
 def test_bad_historical_reads_say_what_is_wrong(hotel: Path) -> None:
     entities = hotel / "entities.csv"
     ask = ["get-historical", "guest_stays:nights_sum", "--entities"]
