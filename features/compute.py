@@ -18,6 +18,7 @@ from features.feature_group import FeatureGroup
 from features.feature_rows import EVENT
 from features.inputs import ARRIVAL, SUPERSEDED, event_time, upstream_dtypes
 from features.intervals import Interval
+from features.prepare import run_prepare
 from features.source import BOOKKEEPING, Source
 from features.stored_types import key_dtypes, stored_dtype
 from features.times import UTC_US, from_micros, micros
@@ -47,11 +48,32 @@ def stored_schema(group: FeatureGroup) -> dict[str, DataType]:
     frames = {n: pl.LazyFrame(schema={**input_dtypes(o), ARRIVAL: UTC_US}) for n, o in group.inputs.items()}
     _check_inputs(group, frames, who)
     try:
-        computed = _evaluate(group, prepared(group, frames), []).collect_schema()
+        frame = prepared(group, frames)
+        there = frame.collect_schema()
     except pl.exceptions.PolarsError as error:
         reason = str(error).splitlines()[0]
-        raise DefinitionError(f"{who} does not fit its inputs: {reason}; mend the expression or `prepare`") from error
+        raise DefinitionError(f"{who}: `prepare` does not fit its inputs: {reason}; mend the function") from error
+    missing = [c for c in (*group.keys, first_time(group)) if c not in there]
+    if missing:
+        raise DefinitionError(f"{who}: column(s) {missing} are not there after `prepare`: let it keep or make them")
+    try:
+        computed = _evaluate(group, frame, []).collect_schema()
+    except pl.exceptions.PolarsError as error:
+        raise DefinitionError(_misfit(who, group, there)) from error
     return key_dtypes(group.entity) | {name: stored_dtype(who, name, computed[name]) for name in group.feature_names}
+
+
+def _misfit(who: str, group: FeatureGroup, there: pl.Schema) -> str:
+    """Which expression does not fit the columns there are, and why."""
+    for feature in group.features:
+        try:
+            pl.LazyFrame(schema=there).select(feature.expr).collect_schema()
+        except pl.exceptions.PolarsError as error:
+            lacking = [c for c in feature.expr.meta.root_names() if c not in there]
+            own = [c for c in there if not c.startswith("_")]
+            reason = f"there is no column {lacking}; there are {own}" if lacking else str(error).splitlines()[0]
+            return f"{who}: feature {feature.name!r} does not fit its inputs: {reason}; mend its expression"
+    return f"{who}: its features do not fit its inputs together; mend their expressions"
 
 
 def prepared(group: FeatureGroup, frames: Frames) -> pl.LazyFrame:
@@ -59,7 +81,7 @@ def prepared(group: FeatureGroup, frames: Frames) -> pl.LazyFrame:
     if group.prepare is None:
         return next(iter(frames.values()))
     named = isinstance(group.source, Mapping)
-    frame = group.prepare(**frames) if named else group.prepare(next(iter(frames.values())))
+    frame = run_prepare(f"feature group {group.name!r}", group.prepare, frames, named=named)
     if ARRIVAL not in frame.collect_schema():
         return _with_arrival(group, frame, frames)
     # A row that looked at others is known when they are, whatever arrival of its own it kept.
