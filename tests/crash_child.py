@@ -129,6 +129,7 @@ class Executioner:
         """Stand beside everything that commits."""
         table: Any = delta_io.DeltaTable
         delta_io.write_deltalake = self._beside("append", delta_io.write_deltalake)
+        table.create_write_transaction = self._beside("append", table.create_write_transaction)
         table.create = self._beside("create", table.create)
         table.delete = self._beside("delete", table.delete)
         LmdbEnvironment.write = self._beside("write", LmdbEnvironment.write)
