@@ -95,7 +95,9 @@ def source_facts(offline: OfflineStore, source: Source) -> TableFacts:
 
 def _resolved(registry: Registry, ref: str) -> Ref:
     parsed = Ref.parse(ref)
-    if parsed.group not in registry.groups or parsed.feature not in _features(registry.group(parsed.group)):
+    majors = registry.majors(parsed.group)
+    meant = [group for group in majors if parsed.major in (None, group.major)] or majors
+    if not any(parsed.feature in _features(group) for group in meant):
         raise _unknown(registry, ref)
     return registry.resolve([ref])[0]  # which knows about majors
 
@@ -175,7 +177,7 @@ def _describe_feature(store: FeatureStore, ref: Ref) -> Facts:
 
 def _describe_service(store: FeatureStore, service: FeatureService) -> Facts:
     registry = store.registry
-    pairs = [(registry.group(r.group), r) for r in registry.resolve(service)]
+    pairs = [(registry.group(r.head), r) for r in registry.resolve(service)]
     return {
         "kind": "feature service",
         "name": service.name,
@@ -206,7 +208,7 @@ def _describe_service(store: FeatureStore, service: FeatureService) -> Facts:
 
 def _describe_model(store: FeatureStore, model: ModelSpec) -> Facts:
     registry = store.registry
-    label = registry.group(model.label_ref.group)
+    label = registry.group(model.label_ref.head)
     service = _describe_service(store, model.service)
     return {
         "kind": "model",

@@ -192,7 +192,7 @@ def _volume(platform: Platform, source: Source, end: datetime) -> Volume:
 def _model(platform: Platform, spec: ModelSpec) -> ModelNight | None:
     """How a model's predictions of the last days turned out; a label counts once ``label_delay`` has passed."""
     now = platform.store.now()
-    group = platform.store.registry.group(spec.label_ref.group)
+    group = platform.store.versions.current().group(spec.label_ref.head)
     rows = judged(platform.store, platform.lake, spec)
     rows = rows.filter(pl.col(EVENT) > now - timedelta(days=BASELINE_DAYS), pl.col(PREDICTED_AT) <= now)
     if rows.is_empty():

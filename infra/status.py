@@ -85,13 +85,18 @@ def _source(platform: Platform, name: str) -> dict[str, Any]:
 
 
 def _group(platform: Platform, group: FeatureGroup) -> dict[str, Any]:
-    """``last_plan`` is the newest plan that is done, ``online_plan`` the newest one that is online."""
-    online = platform.store.online
+    """``last_plan`` is the newest plan that is done, ``online_plan`` the newest one that is online.
+
+    ``held`` says where a rollback holds the group.
+    """
+    store, online = platform.store, platform.store.online
+    hold = store.versions.hold(group.name)
     table = feature_facts(platform.store.offline, group)
     published = online.publications(group.table_id) if group.online else []
     return {
-        "group": group.name,
+        "group": store.registry.name_of(group),
         "version": group.version,
+        "held": None if hold is None else str(hold),
         "rows": table.rows or 0,
         "delta_version": table.version,
         "newest_event": table.newest_event,
