@@ -17,7 +17,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import bench_line, bench_pit, bench_reproduce, bench_stdf, bench_versions, bench_windows
+from benchmarks import bench_line, bench_pit, bench_push, bench_reproduce, bench_stdf, bench_versions, bench_windows
 from benchmarks.measurement import Measurement
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,6 +30,8 @@ BENCHMARKS: tuple[Callable[[], Measurement], ...] = (
     bench_pit.pit_corrected,
     bench_pit.pit_3x10m,
     bench_pit.lookup_offline,
+    bench_push.push_one_row,
+    bench_push.push_ten_thousand_rows,
     bench_reproduce.reproduce_1m_30,
     bench_stdf.stdf_tables,
     bench_stdf.stdf_ingest,
