@@ -255,12 +255,12 @@ def _window_rows(group: FeatureGroup, frames: Frames, interval: Interval, names:
     rows that were late or replaced, each boundary is computed from the rows as they were known then.
     """
     every = micros(group.every or "")
-    if group.prepare is None or not _irregular(group, frames, every):
-        return _windows(group, prepared(group, frames), interval, names)
-    low, high = interval.boundaries(every)
     nothing = Interval(interval.end, interval.end, interval.cutoff)
+    moments = None if group.prepare is None else _moments_of_change(group, frames, interval)
+    if moments is None:
+        return _windows(group, prepared(group, frames), interval, names)
     results = [_windows(group, prepared(group, frames), nothing, names)]
-    for boundary in range(low, high + 1, every):
+    for boundary in moments:
         moment = from_micros(boundary)
         seen = {name: _known_by(group, frame, event_time(group.inputs[name]), moment) for name, frame in frames.items()}
         only = Interval(from_micros(boundary - every), moment, interval.cutoff)
@@ -300,16 +300,25 @@ def time_order(group: FeatureGroup, frame: pl.LazyFrame) -> list[str]:
     return list(dict.fromkeys([first_time(group), *ties]))
 
 
-def _irregular(group: FeatureGroup, frames: Frames, every: int) -> bool:
-    """Whether some raw row was known later than it happened, or replaced."""
+def _moments_of_change(group: FeatureGroup, frames: Frames, interval: Interval) -> list[int] | None:
+    """The boundaries at which a raw row enters, leaves, becomes known or is replaced (µs).
+
+    None where every row was known when it happened and for good.
+    """
+    every, delay, found, odd = micros(group.every or ""), micros(group.delay), [], False
+    low, high = interval.boundaries(every)
     for name, frame in frames.items():
         at = pl.col(event_time(group.inputs[name])).dt.timestamp("us")
-        odd = boundary_from(_us(ARRIVAL) - micros(group.delay), every) > boundary_after(at, every)
+        moments = {"first": boundary_after(at, every), "known": boundary_from(_us(ARRIVAL) - delay, every)}
         if SUPERSEDED in frame.collect_schema():
-            odd = odd | pl.col(SUPERSEDED).is_not_null()
-        if not frame.filter(odd).head(1).collect().is_empty():
-            return True
-    return False
+            moments["replaced"] = boundary_from(_us(SUPERSEDED) - delay, every)
+        spans = {micros(f.window or "") for f in group.features}
+        moments |= {f"left_{span}": boundary_after(at + span, every) for span in spans}
+        there = frame.select(expr.alias(column) for column, expr in moments.items()).collect()
+        odd = odd or bool((there["known"] > there["first"]).any())
+        odd = odd or ("replaced" in there.columns and there["replaced"].null_count() < there.height)
+        found.append(there.unpivot()["value"].unique())
+    return sorted(m for m in pl.concat(found).drop_nulls().unique() if low <= m <= high) if odd else None
 
 
 def _known_by(group: FeatureGroup, frame: pl.LazyFrame, time: str, boundary: datetime) -> pl.LazyFrame:

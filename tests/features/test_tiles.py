@@ -6,12 +6,12 @@ import math
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
-import oracle
 import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import oracle
 from features import Entity, Feature, FeatureGroup, FeatureStore, Registry, Source
 from features.aggregates import approx_quantile, ewm_mean, slope
 from features.decomposition import Undecomposed, decompose
@@ -56,9 +56,9 @@ def features(windows: tuple[str, ...]) -> list[Feature]:
     return [Feature(f"{n}_{w}", expr, window=w) for n, expr in AGGREGATES.items() for w in windows]
 
 
-def windowed(source: Source, windows: tuple[str, ...], every: str, delay: str | None) -> FeatureGroup:
+def windowed(source: Source, windows: tuple[str, ...], every: str, delay: str | None, **options) -> FeatureGroup:
     timing = {"every": every, "publish_delay": delay}
-    return FeatureGroup("w", "1.0.0", card, source, features(windows), grain="window", **timing, **ABOUT)
+    return FeatureGroup("w", "1.0.0", card, source, features(windows), grain="window", **timing, **options, **ABOUT)
 
 
 def by_hand(rows: list[dict]) -> dict[str, object]:
@@ -136,6 +136,11 @@ class World:
         self.store = FeatureStore(Registry([group]), DeltaLake(folder), MemoryOnlineStore(), clock=lambda: self.now)
         self.versions: list[dict] = []
 
+    def run(self, actions):
+        for name, *arguments in actions:
+            getattr(self, name)(*arguments)
+        self.incremental()
+
     def tick(self, hours):
         self.now += hours * HOUR
 
@@ -175,21 +180,38 @@ SHAPES = [(("6h", "1d"), "3h", None), (("5h",), "2h", "90m"), (("1h", "4h"), "4h
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize(("live", "keyed"), [(True, True), (False, True), (True, False), (False, False)])
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(actions=st.lists(ACTION, min_size=3, max_size=12))
 def test_tiles_equal_brute_force_over_what_was_known(tmp_path_factory, shape, live, keyed, actions):
     windows, every, delay = shape
     known = {"keys": ["payment_id"] if keyed else None, "live_since": T0 - 100 * HOUR if live else None}
     source = Source("payments", SCHEMA, "at", **known)
-    group = windowed(source, windows, every, delay)
-    world = World(tmp_path_factory.mktemp("lake"), group, live, keyed)
-    for name, *arguments in actions:
-        getattr(world, name)(*arguments)
-    world.incremental()
+    world = World(tmp_path_factory.mktemp("lake"), windowed(source, windows, every, delay), live, keyed)
+    world.run(actions)
+    assert_as_by_hand(world, windows, every, delay)
 
+
+def look_alike(frame: pl.LazyFrame) -> pl.LazyFrame:
+    """Changes nothing, but could."""
+    return frame.with_columns(amount=pl.col("amount") * 1.0)
+
+
+@pytest.mark.parametrize("by", [(), ("card_id",)], ids=["by row", "by card"])
+@pytest.mark.parametrize("live", [True, False])
+@settings(max_examples=5, deadline=None)
+@given(actions=st.lists(ACTION, min_size=3, max_size=9))
+def test_a_prepare_sees_rows_as_they_were_known(tmp_path_factory, by, live, actions):
+    source = Source("payments", SCHEMA, "at", keys=["payment_id"], live_since=T0 - 100 * HOUR if live else None)
+    group = windowed(source, ("6h",), "3h", "1h", prepare=look_alike, prepare_by=by)
+    world = World(tmp_path_factory.mktemp("lake"), group, live, keyed=True)
+    world.run(actions)
+    assert_as_by_hand(world, ("6h",), "3h", "1h")
+
+
+def assert_as_by_hand(world: World, windows: tuple[str, ...], every: str, delay: str | None) -> None:
     spans = [duration(w) for w in windows]
     wanted = oracle.windows_as_known(world.versions, duration(every), spans, duration(delay or "0h"), world.now)
-    rows = world.store.current_rows(group).collect()
+    rows = world.store.current_rows(world.group).collect()
     found = {(r["card_id"], r["event_timestamp"]): r for r in rows.iter_rows(named=True)}
     assert found.keys() == wanted.keys()
     for key, parts in wanted.items():
@@ -235,7 +257,7 @@ def test_exact_quantiles_read_raw_rows_and_agree_with_tiles_on_when_to_emit(tmp_
     both = [Feature("total_6h", x.sum(), window="6h"), Feature("median_12h", x.median(), window="12h")]
     group = FeatureGroup("w", "1.0.0", card, source, both, grain="window", every="3h", **ABOUT)
     assert undecomposed(group).keys() == {"median_12h"}
-    world = World(tmp_path, group, True, True)
+    world = World(tmp_path, group, live=True, keyed=True)
     for number in range(12):
         world.write(number % 2 + 1, -number, number, 7)
         if number % 3 == 0:
