@@ -16,7 +16,7 @@ from features.feature_group import FeatureGroup
 from features.intervals import DAY, cut
 from features.registry import Registry, version_parts
 from features.reinstatement import RELEASE, ROLLBACK, THROUGH, WITHOUT
-from features.runs import Progress, Runs
+from features.runs import PUSH, Progress, Runs
 from features.standing import AppliedVersion, Hold, Standing
 from features.stores import FeatureTable, OfflineStore, Plan, TableState
 from features.sync import Syncer
@@ -127,7 +127,10 @@ class Rollbacks:
         return self._runs.table(group) if self._offline.has_feature_table(group.table_id) else None
 
     def _last_plan(self, group: FeatureGroup, table: FeatureTable, target: AppliedVersion) -> int:
-        """The last plan that the target version wrote or, where it wrote none, one before it did."""
+        """The last plan that the target version wrote or, where it wrote none, one before it did.
+
+        Pushes that were folded after it, before a later version computed anything, count too.
+        """
         until = version_parts(target.version)
         applied = self._versions.standing().versions(group.name, group.major)
         earlier = [found.version for found in applied if version_parts(found.version) <= until]
@@ -137,6 +140,9 @@ class Rollbacks:
                 f"feature group {group.name!r}: no row was written as {target.version} or before, "
                 f"so that there is nothing to go back to"
             )
+        closed = table.state().closed
+        while last < closed and table.plan(last + 1).kind == PUSH:
+            last += 1
         return last
 
     def _rollbacks(self, table: FeatureTable, hold: Hold) -> list[int]:

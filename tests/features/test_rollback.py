@@ -14,6 +14,7 @@ from features.capacity import Capacity
 from features.errors import GroupHeld, IncompatibleFeatureVersion, InvalidInput, NotRegistered
 from infra.storage.delta import DeltaLake
 from infra.storage.memory_store import MemoryOnlineStore
+from infra.storage.push_log import LmdbPushLog
 
 T0 = datetime(2026, 3, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -325,6 +326,33 @@ def test_a_plan_that_cannot_be_computed_does_not_stand_in_the_way(home):
     home.release()
     home.run()
     assert home.answers() == [90, 60, 80]
+
+
+def test_pushes_go_back_and_on_with_their_group(tmp_path):
+    def push(card_id, at, value):
+        home.tick()
+        row = pl.DataFrame({"card_id": [card_id], "event_timestamp": [T0 + at * HOUR], "v": [value]})
+        home.store.push("g", row)
+
+    home = Home(tmp_path, push_log=LmdbPushLog(tmp_path / "push"), fold_after=None)
+    home.deploy(group("1.0.0"))
+    home.write((1, 1, 5, -9), (2, 2, 6, -8))
+    home.run()
+    push(3, -1, 0.5)  # folded by code of the next version
+    home.deploy(group("1.0.1", 10))
+    home.write((3, 1, 7, -2))
+    home.run()
+    push(2, -1, 2.5)
+    assert home.answers() == [70, 2.5, 0.5]
+    home.rollback("1.0.0")
+    assert home.answers() == [5, 6, 0.5]
+    with pytest.raises(GroupHeld):
+        push(1, 0, 9.0)
+    home.release()
+    assert home.answers() == [70, 2.5, 0.5]
+    push(1, 1, 9.0)
+    assert home.answers()[0] == 9
+    home.store.close()
 
 
 @pytest.mark.parametrize("options", [{"online": False}, {"grain": "entity", "every": "1h"}], ids=["offline", "entity"])
