@@ -34,6 +34,10 @@ STATUS = pl.Enum([PRESENT, NULL_VALUE, NOT_FOUND, OUTSIDE_MAX_AGE])
 """The type of statuses: four words in a byte each."""
 
 
+_ROW_BYTES = 100
+"""What a row's key, position and bookkeeping take while they are sorted, copies included (measured)."""
+
+
 @dataclass(frozen=True)
 class Limits:
     """What a join holds in memory at once.
@@ -46,6 +50,14 @@ class Limits:
     rows: int = 10_000_000
     entities: int = 16
     answers: int = 100_000
+
+    @classmethod
+    def within(cls, memory: int) -> Limits:
+        """The limits that leave a join about a quarter of so many bytes; the answers need the rest."""
+        return cls(max(1, memory // (4 * _ROW_BYTES)))
+
+
+ANY_LIMITS = Limits()
 
 
 @dataclass(frozen=True)
@@ -154,7 +166,7 @@ def join(
     *,
     features: Sequence[str],
     ttl: timedelta | None,
-    limits: Limits = Limits(),
+    limits: Limits = ANY_LIMITS,
 ) -> pl.DataFrame:
     """What each asked row would have been answered; same rows, same order.
 

@@ -13,7 +13,7 @@ from features.derived import Selection
 from features.description import fingerprint
 from features.feature_group import FeatureGroup
 from features.feature_rows import CREATED, DELETED, EVENT, winners
-from features.point_in_time import History, StoredRows, Visibility, join, questions_of
+from features.point_in_time import History, Limits, StoredRows, Visibility, join, questions_of
 from features.replay import Questions
 from features.source import EVENT_DATE
 from features.stored_types import key_dtypes
@@ -56,6 +56,7 @@ class Reading:
     log_version: int | None
     history: History
     now: datetime
+    limits: Limits
 
     def answers(self, asked: pl.DataFrame, selection: Selection, places: Sequence[str]) -> dict[str, pl.DataFrame]:
         """By place its stored features, event_timestamp and ``status`` for each entity row (keys, event_timestamp)."""
@@ -68,7 +69,9 @@ class Reading:
             same = (*keys.items(), *ref.keys)
             if same not in questions:
                 questions = {same: questions_of(asked, keys, self.now, dict(ref.keys))}  # one at a time: they are large
-            found[place] = join(asked[EVENT], questions[same], read.rows, log, features=list(wanted), ttl=ttl)
+            found[place] = join(
+                asked[EVENT], questions[same], read.rows, log, features=list(wanted), ttl=ttl, limits=self.limits
+            )
         return found
 
 

@@ -23,7 +23,7 @@ from features.feature_service import FeatureService, Ref
 from features.fingerprint import serialized
 from features.folding import Folding
 from features.frames import as_frame
-from features.point_in_time import PRESENT, STATUS, History, Visibility, entity_keys, feature_status
+from features.point_in_time import ANY_LIMITS, PRESENT, STATUS, History, Limits, Visibility, entity_keys, feature_status
 from features.reading import GroupReading, Reading
 from features.registry import Registry
 from features.replay import near_keys
@@ -87,12 +87,14 @@ class HistoricalRetrieval:
         target: str,
         code_version: Callable[[], str | None],
         pushes: Folding | None = None,
+        limits: Limits = ANY_LIMITS,
     ) -> None:
         self._registry = registry
         self._offline = offline
         self._target = target
         self._code_version = code_version
         self._pushes = pushes
+        self._limits = limits
 
     def get(
         self,
@@ -177,7 +179,7 @@ class HistoricalRetrieval:
         for head, read in tables.items():
             log = self._offline.publications(read.group.table_id, log_version)
             logs[head] = Visibility(log.filter(pl.col("target") == self._target), history, read.group.online)
-        return Reading(tables, logs, log_version, history, now)
+        return Reading(tables, logs, log_version, history, now, self._limits)
 
     def _table(self, group: FeatureGroup, head: str, pins: Pins) -> GroupReading:
         """A group's table, the state in which it is read, and the pushed rows that it lacks in that state."""

@@ -25,7 +25,7 @@ from features.frames import as_frame
 from features.lineage import Lineage, lineage
 from features.materialization import Materializer
 from features.online import OnlineResponse, OnlineRetrieval
-from features.point_in_time import History
+from features.point_in_time import History, Limits
 from features.push import Push, Pusher, RowCheck, check_ranges
 from features.reading import provenance
 from features.registry import Registry
@@ -96,7 +96,10 @@ class FeatureStore:
         self._materializer = Materializer(self._runs, computation, capacity)
         self._syncer = Syncer(offline, online, self.now)
         self._rollbacks = Rollbacks(registry, offline, self.versions, self._runs, self._syncer, capacity)
-        self._retrieval = partial(HistoricalRetrieval, offline=offline, code_version=code_version, pushes=folding)
+        limits = Limits.within(capacity.memory)
+        self._retrieval = partial(
+            HistoricalRetrieval, offline=offline, code_version=code_version, pushes=folding, limits=limits
+        )
         self._training_sets = TrainingSets(registry, offline, self._retrieval, tracker, self.now)
         self._online = registry, OnlineRetrieval(registry, online)
 

@@ -109,7 +109,7 @@ class Settings(BaseSettings):
     """How many seconds pushed rows wait in the push log before a later push takes them into the table."""
 
     memory_mb: PositiveInt = 4000
-    """About how many megabytes a materialization may use: it cuts its work into chunks that fit."""
+    """About how many megabytes a materialization or a retrieval may use: it cuts its work into pieces that fit."""
 
     parallel: PositiveInt = 1
     """How many chunks of a backfill are computed at once, each with its share of the memory."""
