@@ -113,10 +113,11 @@ class Materializer:
     def _first_change(self, group: FeatureGroup, inputs: dict[str, Input], plan: Plan) -> datetime:
         """The earliest moment to which a new commit, or a row that had to wait, can make a difference."""
         first, by = next(iter(inputs.values())), list(group.prepare_by)
+        keys = group.keys if group.grain == "window" and group.prepare is None else []  # what the run asks for next
         moments: list[Any] = [plan.previous]
         for name, item in inputs.items():
             after, version = plan.sources[name]
-            changed = item.changes(after, version, [*by, item.time])
+            changed = item.changes(after, version, [*keys, *by, item.time])
             if by and not changed.is_empty():
                 # What `prepare` makes of any row of these keys may have changed, of earlier ones too.
                 touched = first.scan(plan.sources[first.name][1], plan.stamp, scope=changed.select(by).unique())
