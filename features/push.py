@@ -16,6 +16,7 @@ from typing import Any
 import polars as pl
 
 from features.compute import stored_schema
+from features.entity import DataType
 from features.errors import InvalidInput, NotRegistered, StorageError
 from features.feature_group import FeatureGroup
 from features.feature_rows import CREATED, DELETED, EPOCH, EVENT, winners
@@ -98,16 +99,14 @@ class Pusher:
             return Push(group.name, 0, None)
         state = table.state()
         # Series by series here and in `conform`: a frame of one row spends more time in Polars' planner than in work.
-        rows = rows.hstack([pl.repeat(state.epoch, rows.height, dtype=pl.Int64, eager=True).alias(EPOCH)])
+        rows = rows.hstack([_repeated(EPOCH, state.epoch, pl.Int64(), rows.height)])
         floor = now if state.stamp is None else max(now, state.stamp + TICK)
         before, there = self._log.ends(group.table_id).newest, self._pushed(group)
         served = self.reached(group)
         stamp = self._log.append(group.table_id, rows, floor=floor, served=served, push_id=push_id)
         with _explained(group):
             if stamp is not None and _covers(there, before):
-                self._write(
-                    group, rows.hstack([pl.Series(CREATED, [stamp], UTC_US).new_from_index(0, rows.height)]), stamp
-                )
+                self._write(group, rows.hstack([_repeated(CREATED, stamp, UTC_US, rows.height)]), stamp)
             else:
                 self._deliver(group, now)
         return Push(group.name, rows.height if stamp else 0, self._log.ends(group.table_id).newest if stamp else None)
@@ -124,7 +123,7 @@ class Pusher:
 
     def _write(self, group: FeatureGroup, rows: pl.DataFrame, through: datetime) -> None:
         rows = rows if rows.height == 1 else winners(rows.lazy(), group.keys).collect()
-        living = pl.repeat(value=False, n=rows.height, dtype=pl.Boolean, eager=True).alias(DELETED)
+        living = _repeated(DELETED, False, pl.Boolean(), rows.height)  # noqa: FBT003 - a value
         self._online.push(group.table_id, group.keys, rows.hstack([living]), through)
 
     def _pushed(self, group: FeatureGroup) -> datetime | None:
@@ -149,6 +148,11 @@ class Pusher:
         rows = rows.join(logged, on=key, how="anti", maintain_order="left")
         there = table.scan(since=dates.min(), until=dates.max()).select(key)  # type: ignore[arg-type]  # dates
         return rows.lazy().join(there, on=key, how="anti", maintain_order="left").collect()
+
+
+def _repeated(name: str, value: Any, dtype: DataType, height: int) -> pl.Series:
+    """A column of one value."""
+    return pl.Series(name, [value], dtype).new_from_index(0, height)
 
 
 def _covers(there: datetime | None, newest: datetime | None) -> bool:
@@ -188,9 +192,8 @@ def conform(group: FeatureGroup, frame: pl.DataFrame, now: datetime) -> pl.DataF
         frame = frame.with_columns(utc_column(EVENT, frame.schema[EVENT]))
         frame = cast_exactly(frame, dtypes, f"{who}: a pushed column has the wrong type")
     _check_keys(who, frame, [*group.keys, EVENT], now)
-    absent = {f: pl.Series(f, [None], schema[f]).new_from_index(0, frame.height) for f in group.feature_names}
     columns = [*group.keys, EVENT, *group.feature_names]
-    return pl.DataFrame([frame[c] if c in dtypes else absent[c] for c in columns])
+    return pl.DataFrame([frame[c] if c in dtypes else _repeated(c, None, schema[c], frame.height) for c in columns])
 
 
 def _check_keys(who: str, rows: pl.DataFrame, key: Sequence[str], now: datetime) -> None:

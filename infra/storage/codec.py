@@ -20,7 +20,7 @@ import polars as pl
 from features.errors import InvalidInput, StorageError
 from features.feature_group import EVENT_TIMESTAMP, RESERVED
 from features.stores import OnlineRow
-from features.times import from_micros, utc_column
+from features.times import UTC_US, from_micros, utc_column
 from infra.storage.column_types import Restore, Spec, check_values, describe, restorer, stored_type
 from infra.storage.keys import check_key_columns, encode_keys
 from infra.storage.msgpack_block import FIXED_WIDTH, array_header, encode_block
@@ -199,7 +199,8 @@ def _bookkeeping(rows: pl.DataFrame) -> list[pl.Expr]:
         if rows[name].null_count():
             raise InvalidInput(f"online rows have nulls in {name!r}: every row needs one")
     times = [utc_column(name, rows.schema[name]) for name in _ORDER[1:]]
-    for moments in rows.select(times).iter_columns():
+    exact = all(rows.schema[name] == UTC_US for name in _ORDER[1:])
+    for moments in (rows[list(_ORDER[1:])] if exact else rows.select(times)).iter_columns():
         check_values(moments.name, moments)
     micros = [time.cast(pl.Int64) for time in times]
     return [pl.col("_epoch").cast(pl.Int32), *micros, pl.col("_deleted").cast(pl.Boolean)]
