@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta, timezone
+from decimal import Decimal
 
+import pandas as pd
 import polars as pl
+import pyarrow as pa
 import pytest
 
 from features import Entity, Feature, FeatureGroup, FeatureService, FeatureStore, Registry, Source
@@ -493,3 +496,66 @@ def test_a_group_without_rows_answers_nothing(store):
     assert found.to_polars().schema["x"] == pl.Float64
     assert found.statuses["x"].to_list() == ["NOT_FOUND"] * 2
     assert again.get_offline_features(["empty:x"], T0, T0 + timedelta(days=9)).to_polars().is_empty()
+
+
+KEY_VALUES = {
+    "bool": (pl.Boolean, [True, False]),
+    "small": (pl.UInt8, [0, 255]),
+    "large": (pl.UInt64, [0, 2**62]),
+    "float": (pl.Float64, [0.1, -2.5]),
+    "text": (pl.String, ["", "O'Hara ü"]),
+    "bytes": (pl.Binary, [b"\x00", b"ab"]),
+    "day": (pl.Date, [date(1971, 1, 1), date(2026, 3, 1)]),
+    "time": (pl.Datetime("ns", "Asia/Tokyo"), [T0, T0 + timedelta(hours=1)]),
+    "money": (pl.Decimal(10, 2), [Decimal("1.10"), Decimal("-7.25")]),
+    "kind": (pl.Enum(["a", "b"]), ["a", "b"]),
+}
+
+
+@pytest.mark.parametrize("names", [[name] for name in KEY_VALUES] + [list(KEY_VALUES)], ids="-".join)
+def test_keys_may_be_of_any_type_and_number(tmp_path, names):
+    types = {name: KEY_VALUES[name][0] for name in names}
+    thing = Entity("thing", keys=types)
+    seen = Source("seen", schema={**types, "x": pl.Int64, "at": pl.Datetime}, event_timestamp="at")
+    group = FeatureGroup("things", "1.0.0", thing, seen, [Feature("x", pl.col("x"))], grain="event", **ABOUT)
+    ones, others = ([KEY_VALUES[name][1][i] for name in names] for i in (0, 1))
+    mixed = [*ones[:-1], others[-1]]
+    rows = pl.DataFrame(
+        [(*ones, 1, T0), (*others, 2, T0)],
+        schema={**types, "x": pl.Int64, "at": pl.Datetime("us", "UTC")},
+        orient="row",
+    )
+    with FeatureStore(
+        Registry([group]),
+        DeltaLake(tmp_path / "lake"),
+        LmdbOnlineStore(tmp_path / "o"),
+        clock=lambda: T0 + timedelta(9),
+    ) as store:
+        store.write_source(seen, rows)
+        store.materialize(group, T0, T0 + timedelta(days=1))
+        asked_keys = [others, ones, mixed, [None] * len(names), others]
+        asking = pl.DataFrame(asked_keys, schema=types, orient="row").with_columns(event_timestamp=pl.lit(T0))
+        found = store.get_historical_features(asking, ["things:x"]).to_polars()
+        assert found["x"].to_list() == [2, 1, 2 if len(names) == 1 else None, None, 2]
+        assert found.drop("x").equals(asking)
+        some = store.get_offline_features(["things:x"], T0, T0 + timedelta(1), entities=asking.head(1).select(names))
+        assert some.to_polars()["x"].to_list() == [2]
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+@pytest.mark.parametrize("zone", [None, "UTC", "America/New_York"])
+def test_moments_of_pandas_and_arrow_may_have_any_unit_and_zone(store, unit, zone):
+    stamps = [T0 + timedelta(hours=30), T0]
+    moments = pd.Series(pd.to_datetime(stamps, utc=True))
+    moments = moments.dt.tz_convert(zone) if zone else moments.dt.tz_localize(None)
+    frame = pd.DataFrame({"card_id": [1, 1], "event_timestamp": moments.dt.as_unit(unit)})
+    for given in (frame, pa.table({"card_id": [1, 1], "event_timestamp": pa.array(stamps, pa.timestamp(unit, zone))})):
+        found = store.get_historical_features(given, REFS).to_polars()
+        assert found["amount_last"].to_list() == [60.0, 10.0]
+
+
+def test_another_column_may_have_the_moments(store):
+    rows = asked((1, T0)).rename({"event_timestamp": "asked_at"}).with_columns(event_timestamp=pl.lit("mine"))
+    found = store.get_historical_features(rows, REFS, event_timestamp="asked_at").to_polars()
+    assert found.columns == ["card_id", "asked_at", "event_timestamp", "amount_last", "large"]
+    assert found.select("event_timestamp", "amount_last").rows() == [("mine", 10.0)]
