@@ -30,11 +30,18 @@ def standing(group: FeatureGroup, table: FeatureTable, interval: Interval, scope
     return rows
 
 
-def existing(group: FeatureGroup, table: FeatureTable, interval: Interval, scope: pl.DataFrame | None) -> pl.DataFrame:
-    """Per key (entity, event_timestamp) the row that stands in the table, and whether it ever was live."""
+def existing(
+    group: FeatureGroup, table: FeatureTable, interval: Interval, scope: pl.DataFrame | None, pushed: pl.Series
+) -> pl.DataFrame:
+    """Per key (entity, event_timestamp) the row that stands in the table, and whether it ever was live or pushed.
+
+    ``pushed`` are the plans that folded pushes.
+    """
     rows = standing(group, table, interval, scope)
     key = [*group.keys, EVENT]
-    live = rows.group_by(key).agg(pl.col(AS_IF).is_null().any().alias("_live"))
+    live = rows.group_by(key).agg(
+        pl.col(AS_IF).is_null().any().alias("_live"), pl.col(PLAN).is_in(pushed.implode()).any().alias("_pushed")
+    )
     newest = winners(rows, key).select(*key, AS_IF, DELETED, *group.feature_names)
     return newest.join(live, on=key, how="left").collect()
 
@@ -42,13 +49,13 @@ def existing(group: FeatureGroup, table: FeatureTable, interval: Interval, scope
 def gone(
     group: FeatureGroup, frames: Mapping[str, pl.LazyFrame], fresh: pl.DataFrame, old: pl.DataFrame
 ) -> pl.DataFrame:
-    """The standing rows whose key a recompute no longer yields.
+    """The standing rows whose key a recompute no longer yields; a key that was pushed need not come from a source.
 
     Earlier states of the entity grain stay as long as a raw row of their entity is left.
     """
     if group.on_conflict == "first":
         return old.clear()
-    lost = old.filter(~pl.col(DELETED)).join(fresh, on=[*group.keys, EVENT], how="anti")
+    lost = old.filter(~pl.col(DELETED) & ~pl.col("_pushed")).join(fresh, on=[*group.keys, EVENT], how="anti")
     if group.grain != "entity" or lost.is_empty():
         return lost
     by = scope_columns(group)

@@ -13,7 +13,7 @@ from features.capacity import ANY_CAPACITY, Capacity
 from features.changes import changes, existing, gone, no_rows, standing, stored
 from features.compute import compute, first_time, input_dtypes, scope_columns
 from features.feature_group import FeatureGroup
-from features.feature_rows import DELETED, EVENT
+from features.feature_rows import DELETED, EVENT, pushed_plans
 from features.inputs import Input
 from features.intervals import Interval
 from features.runs import Chunks
@@ -54,9 +54,10 @@ class Computation:
     def start(self, group: FeatureGroup, table: FeatureTable, plan: Plan) -> Chunks:
         """What a plan appends: per chunk what changed against the table, tombstones included."""
         rows = self._rows_of(group, table, plan, keep_tiles=True)
+        pushed = pushed_plans(self._store.publications(group.table_id))
 
         def chunk(number: int) -> pl.DataFrame:
-            difference = _difference(group, table, plan, rows, number)
+            difference = _difference(group, table, plan, rows, pushed, number)
             return stored(no_rows(group) if difference is None else difference[0], group, plan, table.state().epoch)
 
         return chunk
@@ -64,11 +65,11 @@ class Computation:
     def preview(self, group: FeatureGroup, table: FeatureTable, plan: Plan) -> Iterator[ChunkPreview]:
         """What each chunk of a plan that is not opened would read and change; writes nothing."""
         rows, first = self._rows_of(group, table, plan, keep_tiles=False), next(iter(self.inputs(group).values()))
-        version = plan.sources[first.name][1]
+        version, pushed = plan.sources[first.name][1], pushed_plans(self._store.publications(group.table_id))
         for number, (start, end) in enumerate(plan.chunks):
             there = (pl.col(EVENT_DATE) >= start.date()) & (pl.col(EVENT_DATE) <= end.date())
             read = 0 if version is None else int(first.days(version).filter(there)["rows"].sum())
-            difference = _difference(group, table, plan, rows, number)
+            difference = _difference(group, table, plan, rows, pushed, number)
             if difference is None:
                 yield ChunkPreview(start, end, read, 0, 0, 0)
                 continue
@@ -162,13 +163,13 @@ class Computation:
 
 
 def _difference(
-    group: FeatureGroup, table: FeatureTable, plan: Plan, rows: RowsOf, number: int
+    group: FeatureGroup, table: FeatureTable, plan: Plan, rows: RowsOf, pushed: pl.Series, number: int
 ) -> tuple[pl.DataFrame, pl.DataFrame] | None:
     """What a chunk changes against the table, and what stands there; None where nothing can have changed."""
     interval = Interval(*plan.chunks[number], plan.stamp)
     computed = rows(interval)
     if computed is None:
         return None
-    old = existing(group, table, interval, computed.scope)
+    old = existing(group, table, interval, computed.scope, pushed)
     lost = gone(group, computed.frames, computed.rows, old)
     return changes(group, computed.rows, old, lost, plan), old

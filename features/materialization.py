@@ -44,7 +44,7 @@ class Materializer:
         inputs = self._computation.inputs(group)
         state = self._runs.state(group, table)
         spans = {name: (table.cursor(name), item.version()) for name, item in inputs.items()}
-        stamp, details = self._runs.stamp(state), {_VERSION: group.version}
+        stamp, details = self._runs.stamp(state, group), {_VERSION: group.version}
         plan = Plan(state.opened + 1, "incremental", stamp, state.through, spans, [], details)
         if not self._due(group, inputs, plan):
             return Run(group.name, None, finished, state.version)
@@ -76,7 +76,7 @@ class Materializer:
     def _backfill(self, group: FeatureGroup, table: FeatureTable, start: datetime, end: datetime) -> Plan:
         """The plan of a backfill."""
         state = self._runs.state(group, table)
-        stamp, details = self._runs.stamp(state), {_VERSION: group.version}
+        stamp, details = self._runs.stamp(state, group), {_VERSION: group.version}
         end = min(end, stamp + TICK)
         if start >= end:
             raise InvalidInput(f"backfill of {group.name!r}: start {start:%F %T} is not before end {end:%F %T}")

@@ -389,3 +389,14 @@ def test_a_push_log_that_was_moved_away_hides_no_later_push(world):
     assert [status for *_, status in world.answers(1, 2, 3)] == ["PRESENT"] * 3
     world.store.fold(last)
     assert world.table()["card_id"].to_list() == [1, 3]
+
+
+def test_a_run_buries_nothing_that_was_pushed(world):
+    world.store.push(last, [row(1), row(2)])
+    world.pay((2, 7.0, "b", T0 + 11 * HOUR), (3, 8.0, "b", T0 + 11 * HOUR))
+    assert world.store.materialize_incremental(last).rows == 2  # of that moment, and not of card 1
+    world.store.sync(last)
+    assert world.answers(1, 2, 3) == [(5.0, "a", "PRESENT"), (7.0, "b", "PRESENT"), (8.0, "b", "PRESENT")]
+    world.now += HOUR
+    world.store.materialize(last, T0, world.now)
+    assert world.table().height == 4

@@ -28,7 +28,7 @@ REF = "last_payment:amount_last"
 
 FEATURES = "append lake/features/last_payment/v1"
 LOG, ONLINE = "write push_log", "write online"
-RUN = [FEATURES] * 3  # opened, one chunk, closed
+RUN = [LOG, *[FEATURES] * 3]  # its stamp kept from pushers, opened, one chunk, closed
 FOLD = [LOG, FEATURES, "append lake/publish_log", FEATURES, FEATURES, LOG]
 COMMITS = [
     *[LOG, "create lake/bronze/payments", "append lake/bronze/payments"],
@@ -111,7 +111,7 @@ def test_these_are_the_commits_and_this_is_what_they_leave(undisturbed):
 
 
 FIRST_PUSH = COMMITS.index(ONLINE) - 1
-QUICK = {10, 11, 17, 18, 20, 21}  # the push is logged, online; the fold open, published, filled, closed
+QUICK = {11, 12, 18, 19, 21, 22}  # the push is logged, online; the fold open, published, filled, closed
 
 
 @pytest.mark.parametrize(
