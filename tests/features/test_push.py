@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 import pytest
 
-from features import Entity, Feature, FeatureGroup, FeatureStore, Registry, Source
+from card_payments import HOUR, T0, group
+from features import Feature, FeatureStore, Registry, Source
 from features.errors import InvalidInput, NotRegistered, StorageError
 from features.feature_rows import AS_IF, CREATED, PLAN, pushed_plans
 from features.push import Push
@@ -16,20 +17,16 @@ from infra.storage.lmdb_store import LmdbOnlineStore
 from infra.storage.memory_store import MemoryOnlineStore
 from infra.storage.push_log import LmdbPushLog
 
-T0 = datetime(2026, 3, 1, tzinfo=UTC)
-HOUR = timedelta(hours=1)
 TICK = timedelta(microseconds=1)
-card = Entity("card", keys={"card_id": pl.Int64})
 payments = Source(
     "payments",
     schema={"card_id": pl.Int64, "amount": pl.Float64, "shop": pl.String, "at": pl.Datetime("us", "UTC")},
     event_timestamp="at",
 )
 FEATURES = [Feature("amount", pl.col("amount"), range=(0, 1000), unit="USD"), Feature("shop", pl.col("shop"))]
-ABOUT = {"owner": "o", "description": "d"}
-last = FeatureGroup("last", "1.0.0", card, payments, FEATURES, grain="event", ttl="20h", **ABOUT)
-first = FeatureGroup("first", "1.0.0", card, payments, FEATURES, grain="event", on_conflict="first", **ABOUT)
-hidden = FeatureGroup("hidden", "1.0.0", card, payments, FEATURES, grain="event", online=False, **ABOUT)
+last = group("last", FEATURES, source=payments, grain="event", ttl="20h")
+first = group("first", FEATURES, source=payments, grain="event", on_conflict="first")
+hidden = group("hidden", FEATURES, source=payments, grain="event", online=False)
 REGISTRY = Registry([last, first, hidden])
 REFS = ["last:amount", "last:shop"]
 

@@ -2,36 +2,26 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features import Entity, Feature, FeatureGroup, FeatureStore, Registry, Source
+from card_payments import HOUR, T0, amount, group, paid, payments, total
+from features import Feature, FeatureStore, Registry
 from features.errors import StorageError
 from infra.storage.delta import DeltaLake
 from infra.storage.lmdb_store import LmdbOnlineStore
 from infra.storage.push_log import LmdbPushLog
 
-T0 = datetime(2026, 3, 1, tzinfo=UTC)
-HOUR = timedelta(hours=1)
 CARDS = [1, 2]
-card = Entity("card", keys={"card_id": pl.Int64})
-payments = Source(
-    "payments",
-    schema={"payment_id": pl.Int64, "card_id": pl.Int64, "amount": pl.Float64, "at": pl.Datetime("us", "UTC")},
-    event_timestamp="at",
-    keys=["payment_id"],
-)
-ABOUT = {"owner": "o", "description": "d"}
-total = pl.col("amount").sum()
-event = FeatureGroup("g", "1.0.0", card, payments, [Feature("v", pl.col("amount"))], grain="event", ttl="20h", **ABOUT)
-entity = FeatureGroup("g", "1.0.0", card, payments, [Feature("v", total)], grain="entity", settle="2h", **ABOUT)
-window = FeatureGroup(
-    "g", "1.0.0", card, payments, [Feature("v", total, window="12h")], grain="window", every="3h", ttl="30h", **ABOUT
-)
+GRAINS = {
+    "event": group("g", [Feature("v", amount)], grain="event", ttl="20h"),
+    "entity": group("g", [Feature("v", total)], grain="entity", settle="2h"),
+    "window": group("g", [Feature("v", total, window="12h")], grain="window", every="3h", ttl="30h"),
+}
 
 PUSH = (st.sampled_from(CARDS), st.integers(-9, 0), st.integers(1, 9))
 ACTION = st.one_of(
@@ -79,8 +69,7 @@ class World:
         self.now += hours * HOUR
 
     def write(self, card_id, age, amount):
-        row = (self.written, card_id, float(amount), self.now + age * HOUR)
-        self.store.write_source(payments, pl.DataFrame([row], schema=dict(payments.schema), orient="row"))
+        self.store.write_source(payments, paid((self.written, card_id, float(amount), self.now + age * HOUR)))
         self.written += 1
 
     def push(self, card_id, age, value):
@@ -120,11 +109,11 @@ class World:
         return list(zip(found.to_polars()["v"], found.statuses["v"], strict=True))
 
 
-@pytest.mark.parametrize("group", [event, entity, window], ids=["event", "entity", "window"])
+@pytest.mark.parametrize("grain", GRAINS)
 @settings(max_examples=10, deadline=None)
 @given(actions=st.lists(ACTION, min_size=4, max_size=12))
-def test_online_and_as_served_agree_at_every_step_and_afterwards(tmp_path_factory, group, actions):
-    world = World(tmp_path_factory.mktemp("world"), group)
+def test_online_and_as_served_agree_at_every_step_and_afterwards(tmp_path_factory, grain, actions):
+    world = World(tmp_path_factory.mktemp("world"), GRAINS[grain])
     for action in actions:
         world.act(*action)
     for last in ("fold", "sync"):
