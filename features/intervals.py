@@ -41,10 +41,10 @@ class Interval:
 def cut(
     days: pl.DataFrame, room: int, start: datetime, end: datetime, *, weight: int = 1, width: timedelta = DAY
 ) -> list[tuple[datetime, datetime]]:
-    """Cut [start, end) into pieces that hold no more rows than there is room for, if a day does.
+    """Cut [start, end) into pieces that hold no more rows than there is room for, as far as cuts allow.
 
-    ``days`` has event_date and rows, sorted; a row takes the room of ``weight``. Cuts lie at dates, or at
-    the next multiple of ``width`` since the epoch.
+    ``days`` has event_date and rows, sorted; a row takes the room of ``weight``. Cuts lie at multiples of
+    ``width`` since the epoch: at the first one of a date, and at others where a date alone is too much.
 
     >>> from datetime import date
     >>> days = pl.DataFrame({"event_date": [date(2026, 3, d) for d in (1, 2, 3)], "rows": [5, 4, 4]})
@@ -61,9 +61,14 @@ def cut(
             continue
         if moment >= end:
             break
-        at = from_micros(-(-to_micros(moment) // step) * step)
-        if filled and filled + rows * weight > room and cuts[-1] < at < end:
+        first, parts = -(-to_micros(moment) // step) * step, min(-(-rows * weight // room), micros(DAY) // step)
+        if filled and filled + rows * weight > room and cuts[-1] < (at := from_micros(first)) < end:
             cuts.append(at)
             filled = 0
-        filled += rows * weight
+        for part in range(1, parts):
+            at = from_micros(first + micros(DAY) * part // parts // step * step)
+            if cuts[-1] < at < end:
+                cuts.append(at)
+                filled = 0
+        filled += rows * weight // max(parts, 1)
     return list(zip(cuts, [*cuts[1:], end], strict=True))

@@ -18,7 +18,7 @@ from features.computation import ChunkPreview, Computation
 from features.errors import InvalidInput
 from features.feature_group import FeatureGroup
 from features.inputs import Input
-from features.intervals import cut
+from features.intervals import DAY, cut
 from features.runs import Progress, Run, Runs
 from features.stores import FeatureTable, Plan
 from features.times import EPOCH as BEGINNING
@@ -135,12 +135,13 @@ class Materializer:
         """
         first = next(iter(inputs.values()))
         version = plan.sources[first.name][1]
-        weight = 1
+        weight, width = 1, DAY
         if group.grain == "window":
             longest = max(micros(f.window or "") for f in group.features)
             weight = max(1, longest // micros(group.every or ""))
+            width = min(DAY, duration(group.every or ""))
         days = first.days(version) if version is not None else pl.DataFrame()
-        return cut(days, self._capacity.rows_of(group), start, end, weight=weight)
+        return cut(days, self._capacity.rows_of(group), start, end, weight=weight, width=width)
 
 
 def _covers(done: Plan, plan: Plan, interval: tuple[datetime, datetime], settled: datetime) -> bool:

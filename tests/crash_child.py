@@ -65,7 +65,7 @@ def payments_of(day: int) -> pl.DataFrame:
 def open_store(home: Path, now: datetime = T0) -> FeatureStore:
     """A store on a home whose clock stands at ``now``, with chunks of about a day."""
     lake, online = DeltaLake(home / "lake"), LmdbOnlineStore(home / "online")
-    return FeatureStore(REGISTRY, lake, online, clock=lambda: now, capacity=Capacity(rows=12))
+    return FeatureStore(REGISTRY, lake, online, clock=lambda: now, capacity=Capacity(rows=48))
 
 
 STEPS: list[Callable[[FeatureStore], object]] = [
