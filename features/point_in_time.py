@@ -42,7 +42,7 @@ _ROW_BYTES = 100
 class Limits:
     """What a join holds in memory at once.
 
-    ``rows`` is about how many rows of a table, keys and bookkeeping alone, and twice as many values of features.
+    ``rows`` is about how many rows of a table, keys and bookkeeping alone, and of values of features.
     Of up to ``entities`` entities the rows are read once, features and all. Up to ``answers`` rows are picked
     while columns are read; for more, whole columns are read and picked from.
     """
@@ -141,21 +141,27 @@ class StoredRows:
         return StoredRows(rows.lazy(), self.closed, self.epoch)
 
     def values(self, answers: pl.DataFrame, near: pl.Expr, features: Sequence[str], limits: Limits) -> pl.DataFrame:
-        """The features of some rows, given by AT and EVENT, in that order; ``near`` holds for all of them."""
-        wanted, dates = answers[AT], answers[EVENT].dt.date()
+        """The features of some rows, given by AT and EVENT, in that order; nulls where these are null.
+
+        ``near`` holds for all of the rows.
+        """
+        wanted, dates = answers[AT], answers[EVENT].dt.date().drop_nulls()
         rows = self.where(among(pl.col(EVENT_DATE), dates) & near)
         if len(wanted) <= limits.answers:
             some = rows.join(wanted.unique().to_frame().lazy(), on=AT, how="semi").select(AT, *features)
-            found = some.collect(engine="streaming").sort(AT)
-            return found[found[AT].search_sorted(wanted)].drop(AT)
+            found = some.collect(engine="streaming")
+            return wanted.to_frame().join(found, on=AT, how="left", maintain_order="left").drop(AT)
         numbers = rows.select(AT).collect().to_series().to_numpy()
         # Where files were passed over, the rows that are read stand at other positions.
         place = np.zeros(numbers[-1] + 1, dtype=np.uint32)
         place[numbers] = np.arange(len(numbers), dtype=np.uint32)
-        positions = pl.Series(place[wanted.to_numpy()])
-        width = max(1, 2 * limits.rows // len(numbers))
-        batches = [features[start : start + width] for start in range(0, len(features), width)]
-        return pl.concat([rows.select(batch).collect().rechunk()[positions] for batch in batches], how="horizontal")
+        positions, there = pl.Series(place[wanted.fill_null(numbers[0]).to_numpy()]), wanted.is_not_null()
+        width = max(1, limits.rows // len(numbers))
+        batches = []
+        for start in range(0, len(features), width):
+            batch = rows.select(features[start : start + width]).collect().rechunk()[positions]
+            batches.append(batch if there.all() else batch.select(pl.when(there).then(pl.all())))
+        return pl.concat(batches, how="horizontal")
 
 
 def join(
@@ -186,14 +192,9 @@ def join(
         dtypes = stored.table.collect_schema()
         nothing = pl.DataFrame(schema={f: dtypes[f] for f in features} | {EVENT: UTC_US}).clear(len(asked))
         return nothing.with_columns(found["status"])
-    # A row without an answer gets the values of the first answer, which are then taken from it.
-    some = visible.arg_max()
-    place = found.select(pl.when(visible).then(pl.col(AT, EVENT)).otherwise(pl.col(AT, EVENT).gather(some)))
+    place = found.select(pl.when(visible).then(pl.col(AT, EVENT)))
     values = stored.values(place, questions.near(), features, limits)
-    values = values.with_columns(found[EVENT])
-    if not visible.all():
-        values = values.select(pl.when(visible).then(pl.all()))
-    return values.with_columns(found["status"])
+    return values.with_columns(place[EVENT], found["status"])
 
 
 def questions_of(
