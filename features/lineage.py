@@ -18,7 +18,7 @@ from features.column_trace import Column, GroupTrace, trace
 from features.errors import NotRegistered
 from features.feature_group import EVENT_TIMESTAMP, REQUEST_TIMESTAMP, FeatureGroup
 from features.feature_service import FeatureService, Ref
-from features.model import ModelSpec
+from features.model import ModelSpec, Predictions
 from features.registry import Registry
 from features.source import EVENT_DATE, Source
 
@@ -176,8 +176,8 @@ def _concerned(registry: Registry, ref: str) -> list[FeatureGroup]:
     services = [s for s in registry.services.values() if s.name == name or any(s is m.service for m in models)]
     refs = [r for service in services for r in registry.resolve(service)] + [m.label_ref for m in models]
     start += [registry.group(head) for head in dict.fromkeys(r.head for r in refs)]
-    above = _reached(start, lambda g: (o for o in g.inputs.values() if isinstance(o, FeatureGroup)))
-    below = _reached(start, lambda g: (r for r in registry.groups.values() if g in r.inputs.values()))
+    above = _reached(start, registry.upstream)
+    below = _reached(start, lambda g: (r for r in registry.groups.values() if g in registry.upstream(r)))
     return list(dict.fromkeys([*above, *below]))
 
 
@@ -205,7 +205,8 @@ def _of_group(registry: Registry, group: FeatureGroup) -> Iterator[Edge]:
     for feature in group.features:
         target, value = Node("feature", f"{head}:{feature.name}"), traced.values[feature.name]
         yield from _edges(node_of, value.columns, target, "value", value.marks)
-        rest = traced.structure.columns - value.columns
+        made_of = {node_of[column] for column in value.columns}
+        rest = {column for column in traced.structure.columns if node_of[column] not in made_of}
         yield from _edges(node_of, rest, target, "structure", traced.structure.marks)
     for feature in group.derived:
         for root in feature.expr.meta.root_names():
@@ -232,6 +233,8 @@ def _input_nodes(registry: Registry, group: FeatureGroup, traced: GroupTrace) ->
 
 
 def _input_node(registry: Registry, origin: Source | FeatureGroup, name: str) -> Node:
+    if isinstance(origin, Predictions):
+        return Node("predictions", origin.name)
     if isinstance(origin, Source):  # its date is that of the event time
         return Node("source column", f"{origin.name}:{origin.event_timestamp if name == EVENT_DATE else name}")
     head = registry.name_of(origin)

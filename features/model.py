@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from datetime import timedelta
+from functools import cache
 from typing import TYPE_CHECKING
 
+import polars as pl
+
 from features.checks import check_is, check_several
-from features.entity import check_name
+from features.entity import DataType, Entity, check_name
 from features.errors import DefinitionError, InvalidInput
+from features.feature_group import EVENT_TIMESTAMP
 from features.feature_service import FeatureService, Ref
-from features.times import duration
+from features.source import Source
+from features.times import EPOCH, UTC_US, duration
 
 if TYPE_CHECKING:  # scikit-learn takes a second to import, and a definition only holds the estimator
     from sklearn.base import BaseEstimator
@@ -66,3 +71,60 @@ class ModelSpec:
     def embargo_span(self) -> timedelta:
         """The gap in event time between training and test examples."""
         return duration(self.label_delay if self.embargo is None else self.embargo)
+
+    def predictions(self, entity: Entity) -> Predictions:
+        """What the model answered about ``entity``, that of its label's group: an input for groups, like a source.
+
+        See ``Predictions`` for the columns. Raises DefinitionError where a key has the name of one of them.
+
+        >>> from features.definitions.wafer import wafer
+        >>> from features.definitions.wafer_models import wafer_yield
+        >>> list(wafer_yield.predictions(wafer).schema)
+        ['lot_id', 'wafer_id', 'event_timestamp', 'prediction', 'predicted_at', 'model_version', 'run_id']
+        """
+        return _predictions(self, entity)
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions(Source):
+    """A model's predictions as a source of groups; made by ``ModelSpec.predictions``, written by scoring.
+
+    A row is one answer: the entity's keys, ``event_timestamp`` (the label row's event time: the moment
+    predicted for), ``prediction`` (for a classifier the probability of the greater class), ``predicted_at``,
+    ``model_version`` and the ``run_id`` of its training. It arrives when it is given. Asked again about the
+    same entity and moment, a model's latest answer counts from then on.
+    """
+
+    _: KW_ONLY
+    model: ModelSpec
+
+    def _check_name(self) -> None:
+        """Its name is made from the model's, which was checked."""
+
+
+_ANSWER: dict[str, tuple[DataType, str]] = {
+    EVENT_TIMESTAMP: (UTC_US, "The moment predicted for: the event time of the label's row."),
+    "prediction": (pl.Float64(), "What was predicted; for a classifier the probability of the greater class."),
+    "predicted_at": (UTC_US, "When the model was asked."),
+    "model_version": (pl.String(), "The registered version that answered."),
+    "run_id": (pl.String(), "The run that trained this version."),
+}
+
+
+@cache  # so that two groups that read the same predictions read one source
+def _predictions(model: ModelSpec, entity: Entity) -> Predictions:
+    if taken := sorted(entity.keys & _ANSWER.keys()):
+        raise DefinitionError(
+            f"model {model.name!r}: its predictions have column(s) {taken} of their own: "
+            f"rename these keys of entity {entity.name!r}"
+        )
+    return Predictions(
+        f"predictions/{model.name}",
+        {**entity.keys, **{column: dtype for column, (dtype, _) in _ANSWER.items()}},
+        EVENT_TIMESTAMP,
+        keys=entity.key_names,
+        live_since=EPOCH,
+        description=f"What model {model.name!r} answered about each {entity.name}.",
+        columns={column: text for column, (_, text) in _ANSWER.items()},
+        model=model,
+    )

@@ -6,13 +6,13 @@ import copy
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Self, TypeVar
+from typing import NoReturn, Self, TypeVar
 
 from features.entity import Entity
 from features.errors import DefinitionError, IncompatibleFeatureVersion, NotRegistered
 from features.feature_group import FeatureGroup
 from features.feature_service import FeatureService, Ref
-from features.model import ModelSpec
+from features.model import ModelSpec, Predictions
 from features.source import Source
 
 T = TypeVar("T", Entity, Source, FeatureGroup, FeatureService, ModelSpec)
@@ -48,6 +48,9 @@ class Registry:
             self.resolve([str(model.label_ref)])
             for requirement in model.requires:
                 self._check_requirement(f"model {model.name!r}", requirement)
+        for group in self._majors.values():
+            self._check_predictions(group)
+        self.in_order()  # which finds cycles through models
 
     def group(self, group: FeatureGroup | str) -> FeatureGroup:
         """The group of that name, or of a major ("name@1"); NotRegistered lists the names there are."""
@@ -102,25 +105,45 @@ class Registry:
         return wanted
 
     def in_order(self) -> list[FeatureGroup]:
-        """Every group, after the groups it reads from."""
-        ordered: dict[str, FeatureGroup] = {}
+        """Every group, after the groups it is made of."""
+        ordered: dict[FeatureGroup, None] = {}
 
-        def visit(group: FeatureGroup) -> None:
-            for upstream in group.inputs.values():
-                if isinstance(upstream, FeatureGroup):
-                    visit(upstream)
-            ordered.setdefault(group.table_id, group)
+        def visit(group: FeatureGroup, way: dict[FeatureGroup, str]) -> None:
+            if group in way:
+                _refuse_cycle(group, way)
+            if group in ordered:
+                return
+            for upstream, how in self.upstream(group).items():
+                visit(upstream, {**way, group: how})
+            ordered[group] = None
 
         for group in self.groups.values():
-            visit(group)
-        return list(ordered.values())
+            visit(group, {})
+        return list(ordered)
+
+    def upstream(self, group: FeatureGroup) -> dict[FeatureGroup, str]:
+        """The groups that a group is directly made of, and how: its inputs, and those behind predictions it reads.
+
+        Behind predictions are the groups that the model takes features or its label from. Where it refers to
+        one without a major, all majors count: which of them is meant changes with ``apply`` and rollback.
+        """
+        found = {}
+        for origin in group.inputs.values():
+            if isinstance(origin, FeatureGroup):
+                found[origin] = "reads"
+            elif isinstance(origin, Predictions):
+                how = f"reads predictions of model {origin.model.name!r}, which learns from"
+                refs = [*self._service_refs(origin.model.service), origin.model.label_ref]
+                named = dict.fromkeys((ref.group, ref.major) for ref in refs)
+                behind = [g for name, major in named for g in self.majors(name) if major in (None, g.major)]
+                found |= dict.fromkeys(behind, how)
+        return found
 
     def _add(self, item: object, readers: tuple[FeatureGroup, ...] = ()) -> None:
         match item:
             case FeatureGroup():
                 if item in readers:
-                    way = " reads ".join(repr(g.name) for g in (*readers[readers.index(item) :], item))
-                    raise DefinitionError(f"feature groups form a cycle: {way}; take one of these inputs out")
+                    _refuse_cycle(item, dict.fromkeys(readers, "reads"))
                 _put("feature group", self._majors, item, f"{item.name}@{item.major}")
                 _put("entity", self.entities, item.entity)
                 for upstream in item.inputs.values():
@@ -133,11 +156,23 @@ class Registry:
             case ModelSpec():
                 _put("model", self.models, item)
                 self._add(item.service)
+            case Predictions():
+                self._add(item.model)
             case Source():
                 _put("source", self.sources, item)
             case _:
                 kind = type(item).__name__
                 raise DefinitionError(f"a registry holds groups, services, models and sources, not {kind}: remove it")
+
+    def _check_predictions(self, group: FeatureGroup) -> None:
+        for origin in group.inputs.values():
+            if isinstance(origin, Predictions):
+                entity = self.group(origin.model.label_ref.head).entity
+                if origin is not origin.model.predictions(entity):
+                    raise DefinitionError(
+                        f"feature group {group.name!r}: model {origin.model.name!r} predicts for entity "
+                        f"{entity.name!r}: read its predictions({entity.name})"
+                    )
 
     def _named(self, current: Mapping[str, int]) -> dict[str, FeatureGroup]:
         """Every group by its name where it is the current major, else by name and major."""
@@ -210,6 +245,13 @@ def version_parts(version: str) -> tuple[int, ...]:
     True
     """
     return tuple(int(part) for part in version.split("."))
+
+
+def _refuse_cycle(group: FeatureGroup, way: Mapping[FeatureGroup, str]) -> NoReturn:
+    """Say how one comes back to a group: ``way`` has the groups passed, and how each is made of the next."""
+    passed = list(way.items())
+    text = "".join(f"{reader.name!r} {how} " for reader, how in passed[list(way).index(group) :])
+    raise DefinitionError(f"feature groups form a cycle: {text}{group.name!r}; take one of these inputs out")
 
 
 def _put(kind: str, known: dict[str, T], item: T, key: str | None = None) -> None:

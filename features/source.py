@@ -47,7 +47,7 @@ class Source:
     columns: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        check_name("source", self.name)
+        self._check_name()
         self._check_kinds()
         if self.event_timestamp not in self.schema:
             raise DefinitionError(
@@ -68,6 +68,9 @@ class Source:
             )
         if self.live_since is not None:
             object.__setattr__(self, "live_since", as_utc(self.live_since))
+
+    def _check_name(self) -> None:
+        check_name("source", self.name)
 
     def _check_kinds(self) -> None:
         who = f"source {self.name!r}"
@@ -104,3 +107,15 @@ class Source:
         if nulls := conformed[time].null_count():
             raise InvalidInput(f"source {self.name!r}: {nulls} row(s) have no {time!r}; every event needs its time")
         return conformed
+
+    def taken_in(self, frame: pl.DataFrame, at: datetime) -> pl.DataFrame:
+        """The frame's rows as they are stored when they come without a file: conformed, with BOOKKEEPING.
+
+        ``at`` is the moment at which they arrive (UTC). Raises what ``conform`` does.
+        """
+        return self.conform(frame).with_columns(
+            pl.lit(None, pl.String).alias(FILE_SHA256),
+            pl.int_range(pl.len(), dtype=pl.Int64).alias(RECORD_OFFSET),
+            pl.lit(at, UTC_US).alias(INGESTED_AT),
+            pl.col(self.event_timestamp).dt.date().alias(EVENT_DATE),
+        )

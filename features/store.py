@@ -34,10 +34,10 @@ from features.reproduce import TrainingSets
 from features.retrieval import HistoricalRetrieval, Pins, TrainingSet
 from features.rollback import Reinstated, Rollbacks
 from features.runs import PUSH, Progress, Run, Runs, Work
-from features.source import BOOKKEEPING, EVENT_DATE, FILE_SHA256, INGESTED_AT, RECORD_OFFSET, Source
+from features.source import BOOKKEEPING, Source
 from features.stores import OfflineStore, OnlineStore, PushLog, Tracker
 from features.sync import Syncer, SyncRun
-from features.times import TICK, UTC_US, Clock, as_utc, utc_now
+from features.times import TICK, Clock, as_utc, utc_now
 from features.versions import RegisteredModels, Versions
 
 
@@ -114,12 +114,8 @@ class FeatureStore:
         InvalidInput where columns are missing or do not fit the schema.
         """
         known = self.registry.source(source)
-        rows = known.conform(as_frame(df, f"rows of source {known.name!r}")).with_columns(
-            pl.lit(None, pl.String).alias(FILE_SHA256),
-            pl.int_range(pl.len(), dtype=pl.Int64).alias(RECORD_OFFSET),
-            pl.lit(ingestion_stamp(self.offline, known.name, self.now()), UTC_US).alias(INGESTED_AT),
-            pl.col(known.event_timestamp).dt.date().alias(EVENT_DATE),
-        )
+        stamp = ingestion_stamp(self.offline, known.name, self.now())
+        rows = known.taken_in(as_frame(df, f"rows of source {known.name!r}"), stamp)
         app_id = f"batch:{batch_id or uuid.uuid4().hex}"
         dtypes = {**known.dtypes, **BOOKKEEPING}
         return self.offline.append_source(known.name, rows, app_id=app_id, number=1, dtypes=dtypes)

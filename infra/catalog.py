@@ -21,7 +21,7 @@ from features.feature_group import REQUEST_TIMESTAMP, Feature, FeatureGroup
 from features.feature_rows import EVENT, PLAN
 from features.feature_service import FeatureService, Ref
 from features.fingerprint import source_text
-from features.model import ModelSpec
+from features.model import ModelSpec, Predictions
 from features.registry import Registry
 from features.source import Source
 from features.store import FeatureStore
@@ -228,6 +228,12 @@ def _describe_model(store: FeatureStore, model: ModelSpec) -> Facts:
         "features": service["features"],
         "derived": service["derived"],
         "source columns": source_columns(store.lineage(model.name)),
+        "used by": [
+            {"kind": "feature group", "name": group.name, "as": name, "owner": group.owner}
+            for group in registry.groups.values()
+            for name, origin in group.inputs.items()
+            if isinstance(origin, Predictions) and origin.model is model
+        ],
     }
 
 
@@ -282,6 +288,8 @@ def _features(group: FeatureGroup) -> dict[str, Feature]:
 
 
 def _kind(origin: Source | FeatureGroup) -> str:
+    if isinstance(origin, Predictions):
+        return "predictions"
     return "source" if isinstance(origin, Source) else "feature group"
 
 

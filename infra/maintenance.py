@@ -19,7 +19,7 @@ from features.registry import Registry
 from features.source import Source
 from features.stores import FeatureTable, OfflineStore
 from features.times import utc_now
-from infra.storage.delta import PUBLISH_LOG, DeltaLake
+from infra.storage.delta import PUBLISH_LOG, DeltaLake, source_path
 from infra.storage.delta_upkeep import Keep, checkpoint, merge_small_files, remove_old_files
 from infra.wiring import Platform
 
@@ -111,7 +111,7 @@ def lookup_keys(registry: Registry) -> dict[str, list[str]]:
         order[f"features/{group.table_id}"] = group.keys
         for origin in group.inputs.values():
             if isinstance(origin, Source) and set(group.keys) <= set(origin.schema):
-                order.setdefault(f"bronze/{origin.name}", group.keys)
+                order.setdefault(source_path(origin.name), group.keys)
     return order
 
 
@@ -158,9 +158,9 @@ def _table(offline: OfflineStore, table_id: str) -> FeatureTable:
 
 
 def _path(origin: Source | FeatureGroup) -> str:
-    return f"bronze/{origin.name}" if isinstance(origin, Source) else f"features/{origin.table_id}"
+    return source_path(origin.name) if isinstance(origin, Source) else f"features/{origin.table_id}"
 
 
 def _input_path(registry: Registry, name: str) -> str:
     """Where an input of a group lies that a manifest names."""
-    return f"features/{registry.group(name).table_id}" if name in registry.groups else f"bronze/{name}"
+    return f"features/{registry.group(name).table_id}" if name in registry.groups else source_path(name)

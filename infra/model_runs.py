@@ -9,12 +9,12 @@ from datetime import datetime
 
 import polars as pl
 
-from features.entity import DataType
 from features.errors import TrackingError
 from features.examples import LABELLED_AT, examples
 from features.feature_rows import EVENT
 from features.model import ModelSpec
-from features.store import FeatureStore
+from features.source import BOOKKEEPING
+from features.store import FeatureStore, ingestion_stamp
 from features.stores import ModelVersion, Tracker
 from features.times import UTC_US, to_micros
 from features.training import fit, predict
@@ -81,7 +81,8 @@ def score(
 ) -> Scored:
     """Ask the champion about the entities labelled in [start, end), with the features online now.
 
-    The predictions are kept in ``predictions/<model>``, once per model and moment.
+    The predictions are kept in ``predictions/<model>``, once per model and moment, where groups can read them
+    (``ModelSpec.predictions``).
     """
     store.versions.require(spec)
     version = tracker.model_version(spec.name)
@@ -96,16 +97,19 @@ def score(
     predicted = predict(tracker.load_model(spec.name, version.version), found, names)
     group = store.versions.current().group(spec.label_ref.head)
     rows = found.select(*group.keys, available.alias("_answered")).with_columns(
-        asked[LABELLED_AT].alias("event_timestamp"),
+        asked[LABELLED_AT].alias(EVENT),
         predicted.alias("prediction"),
         pl.lit(store.now(), UTC_US).alias("predicted_at"),
         pl.lit(version.version).alias("model_version"),
         pl.lit(version.run_id).alias("run_id"),
     )
-    rows = rows.filter("_answered").drop("_answered")
+    rows = rows.filter("_answered")
     if not rows.is_empty():
+        source = spec.predictions(group.entity)
+        rows = source.taken_in(rows, ingestion_stamp(lake, source.name, store.now()))
         # An id for each moment: they need not come in order, as when a night is run again for a past one.
-        lake.append_log(f"predictions/{spec.name}", rows, app_id=f"score:{to_micros(store.now())}", number=1)
+        app_id, dtypes = f"score:{to_micros(store.now())}", {**source.dtypes, **BOOKKEEPING}
+        lake.append_source(source.name, rows, app_id=app_id, number=1, dtypes=dtypes)
     return Scored(spec.name, version.version, rows.height)
 
 
@@ -114,16 +118,16 @@ def judged(store: FeatureStore, lake: DeltaLake, spec: ModelSpec) -> pl.DataFram
 
     Asked again about the same moment, a model version is judged by its first answer alone.
     """
-    predictions = lake.scan_log(f"predictions/{spec.name}")
     label = spec.label_ref
     group = store.versions.current().group(label.head)
+    source = spec.predictions(group.entity)
+    predictions = lake.scan_source(source.name)
     truth = store.current_rows(group).select(*group.keys, EVENT, pl.col(label.feature).alias("label"))
     if predictions is None:
-        schema: dict[str, DataType] = {"prediction": pl.Float64(), "predicted_at": UTC_US}
-        schema |= {"model_version": pl.String(), "run_id": pl.String()}
-        return truth.head(0).with_columns(pl.lit(None, t).alias(n) for n, t in schema.items()).collect()
+        predictions = pl.LazyFrame(schema=source.dtypes)
     asked = [*group.keys, EVENT, "model_version"]
-    predictions = predictions.sort("predicted_at").unique(subset=asked, keep="first", maintain_order=True)
+    predictions = predictions.select(*source.dtypes).sort("predicted_at")
+    predictions = predictions.unique(subset=asked, keep="first", maintain_order=True)
     return predictions.join(truth, on=[*group.keys, EVENT], how="left").collect()
 
 

@@ -41,6 +41,12 @@ _DEFINITION_COLUMNS: dict[str, DataType] = {
     "applied_by": pl.String(),
 }
 
+
+def source_path(name: str) -> str:
+    """Where the rows of a source lie: in bronze; of ``predictions/<model>``, which alone has a slash, just there."""
+    return name if "/" in name else f"bronze/{name}"
+
+
 HOLDS = "registry/holds"
 _HOLD_COLUMNS: dict[str, DataType] = {
     "name": pl.String(),
@@ -88,7 +94,7 @@ class DeltaLake:
         self, name: str, rows: pl.DataFrame, *, app_id: str, number: int, dtypes: Mapping[str, DataType]
     ) -> int | None:
         """Append rows once per (app_id, number) and return the table's version; None if there already."""
-        table = self.table(f"bronze/{name}")
+        table = self.table(source_path(name))
         table.ensure(dtypes, [EVENT_DATE])
         newest = rows.select(pl.col(INGESTED_AT).max()).item()
         marks = {_INGESTED: to_micros(newest)} if newest is not None else {}
@@ -96,32 +102,32 @@ class DeltaLake:
 
     def last_ingested(self, name: str) -> datetime | None:
         """The newest moment at which rows of a source were taken in; None while there are none."""
-        table = self.table(f"bronze/{name}")
+        table = self.table(source_path(name))
         table.handle()
         newest = table.reached(_INGESTED)
         return from_micros(newest) if newest >= 0 else None
 
     def check_source(self, name: str, dtypes: Mapping[str, DataType]) -> None:
         """Raise StorageError where the source's table holds a column with another type."""
-        self.table(f"bronze/{name}").check(dtypes)
+        self.table(source_path(name)).check(dtypes)
 
     def source_version(self, name: str) -> int | None:
         """The newest version of a source's table; None while it has none."""
-        return self.table(f"bronze/{name}").version()
+        return self.table(source_path(name)).version()
 
     def scan_source(
         self, name: str, version: int | None = None, since: date | None = None, until: date | None = None
     ) -> pl.LazyFrame | None:
         """A source's rows, bookkeeping included, at a version; None while there is no table."""
-        return self.table(f"bronze/{name}").scan(version, since, until)
+        return self.table(source_path(name)).scan(version, since, until)
 
     def source_days(self, name: str, version: int) -> pl.DataFrame:
         """About how many rows each event date of a source has: event_date, rows; sorted."""
-        return self.table(f"bronze/{name}").days(version)
+        return self.table(source_path(name)).days(version)
 
     def source_changes(self, name: str, after: int | None, through: int, columns: Sequence[str]) -> pl.DataFrame:
         """The distinct values of columns in rows that commits (after, through] added or deleted."""
-        return self.table(f"bronze/{name}").changes(after, through, columns)
+        return self.table(source_path(name)).changes(after, through, columns)
 
     def feature_table(self, table_id: str, columns: Mapping[str, DataType], keys: Sequence[str]) -> DeltaFeatureTable:
         """The table of a group's major version, created (or widened by new columns) when needed."""
