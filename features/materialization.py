@@ -6,8 +6,7 @@ finds an open plan finishes it first (SEMANTICS.md §5).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -19,6 +18,7 @@ from features.errors import InvalidInput
 from features.feature_group import FeatureGroup
 from features.inputs import Input
 from features.intervals import DAY, cut
+from features.remarks import remarks
 from features.runs import Progress, Run, Runs
 from features.stores import FeatureTable, Plan
 from features.times import EPOCH as BEGINNING
@@ -27,6 +27,14 @@ from features.times import TICK, duration, micros, to_micros
 Chunk = tuple[datetime, datetime]
 
 _VERSION = "version"  # of the group, as a plan's detail
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a backfill would do, chunk by chunk, and the note that its run would have."""
+
+    chunks: list[ChunkPreview]
+    note: str
 
 
 class Materializer:
@@ -60,30 +68,35 @@ class Materializer:
         """
         table = self._runs.table(group)
         finished = self._runs.settle(group, table, progress)
-        plan = self._backfill(group, table, start, end)
+        plan, note = self._backfill(group, table, start, end)
         (start, end), wait = (plan.chunks[0][0], plan.chunks[-1][1]), duration(group.settle or "0s")
         done = plan.number - 1
         if done and _covers(last := table.plan(done), plan, (start, end), end + wait):
-            return Run(group.name, last.number, finished, table.state().version)
+            return Run(group.name, last.number, finished, table.state().version, note)
         run = self._runs.run(group, table, plan, progress)
-        return replace(run, rows=run.rows + finished)
+        return replace(run, rows=run.rows + finished, note=note)
 
-    def preview(self, group: FeatureGroup, start: datetime, end: datetime) -> Iterator[ChunkPreview]:
+    def preview(self, group: FeatureGroup, start: datetime, end: datetime) -> Preview:
         """What a backfill would read and change, chunk by chunk; nothing is written."""
         table = self._runs.table(group)
-        return self._computation.preview(group, table, self._backfill(group, table, start, end))
+        plan, note = self._backfill(group, table, start, end)
+        return Preview(list(self._computation.preview(group, table, plan)), note)
 
-    def _backfill(self, group: FeatureGroup, table: FeatureTable, start: datetime, end: datetime) -> Plan:
-        """The plan of a backfill."""
+    def _backfill(self, group: FeatureGroup, table: FeatureTable, start: datetime, end: datetime) -> tuple[Plan, str]:
+        """The plan of a backfill, and what should be said of it."""
         state = self._runs.state(group, table)
         stamp, details = self._runs.stamp(state, group), {_VERSION: group.version}
-        end = min(end, stamp + TICK)
-        if start >= end:
-            raise InvalidInput(f"backfill of {group.name!r}: start {start:%F %T} is not before end {end:%F %T}")
+        until = min(end, stamp + TICK)
+        if start >= until:
+            moved = "" if until == end else ", which is now: what lies in the future can be backfilled when it is past"
+            raise InvalidInput(
+                f"backfill of {group.name!r}: start {start:%F %T} is not before end {until:%F %T}{moved}"
+            )
         inputs = self._computation.inputs(group)
         spans = {name: (None, item.version()) for name, item in inputs.items()}
         plan = Plan(state.opened + 1, "backfill", stamp, state.through, spans, [], details)
-        return replace(plan, chunks=self._cut(group, inputs, plan, start, end))
+        plan = replace(plan, chunks=self._cut(group, inputs, plan, start, until))
+        return plan, remarks(group, inputs, plan, end)
 
     def _due(self, group: FeatureGroup, inputs: dict[str, Input], plan: Plan) -> bool:
         """Whether an incremental run can find anything: a new commit, or rows that time made due."""

@@ -41,12 +41,16 @@ class Work(Protocol):
 
 @dataclass(frozen=True)
 class Run:
-    """What a run did: its plan (None where there was nothing to do), rows appended, table version."""
+    """What a run did: its plan (None where there was nothing to do), rows appended, table version.
+
+    ``note`` says what whoever asked for it should know, though it is no error.
+    """
 
     group: str
     plan: int | None
     rows: int
     version: int
+    note: str = ""
 
 
 class Waiting(Protocol):

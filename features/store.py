@@ -14,7 +14,7 @@ from typing import Any, Self
 import polars as pl
 
 from features.capacity import ANY_CAPACITY, Capacity
-from features.computation import ChunkPreview, Computation
+from features.computation import Computation
 from features.definition_plan import DefinitionPlan
 from features.errors import StorageError
 from features.feature_group import FeatureGroup
@@ -23,7 +23,7 @@ from features.feature_service import FeatureService
 from features.folding import Folding
 from features.frames import as_frame
 from features.lineage import Lineage, lineage
-from features.materialization import Materializer
+from features.materialization import Materializer, Preview
 from features.online import OnlineResponse, OnlineRetrieval
 from features.point_in_time import History, Limits
 from features.push import Push, Pusher, RowCheck, check_ranges
@@ -127,18 +127,22 @@ class FeatureStore:
         end: datetime | date | str,
         progress: Progress | None = None,
     ) -> Run:
-        """Backfill a half-open UTC interval [start, end) of event time. Raises GroupHeld after a rollback."""
+        """Backfill a half-open UTC interval [start, end) of event time; an end in the future is moved to now.
+
+        The run's ``note`` says so, and where there is nothing to read. Raises GroupHeld after a rollback, and
+        InvalidInput where start is not before end or not before now.
+        """
         known = self.versions.computing(group)
         with _readable(known):
             return self._materializer.backfill(known, as_utc(start), as_utc(end), progress)
 
     def preview(
         self, group: FeatureGroup | str, start: datetime | date | str, end: datetime | date | str
-    ) -> list[ChunkPreview]:
+    ) -> Preview:
         """What a backfill of [start, end) would read and change, chunk by chunk; nothing is written."""
         known = self.versions.computing(group)
         with _readable(known):
-            return list(self._materializer.preview(known, as_utc(start), as_utc(end)))
+            return self._materializer.preview(known, as_utc(start), as_utc(end))
 
     def materialize_incremental(self, group: FeatureGroup | str, progress: Progress | None = None) -> Run:
         """The live path: emit what new source commits and the passing of time made necessary.

@@ -7,6 +7,7 @@ from datetime import datetime
 from prefect import flow
 
 from features.times import as_utc
+from flows.choice import chosen
 from flows.moment import moment_of
 from flows.tasks import Facts, backfill_group
 from infra.settings import load_settings
@@ -26,10 +27,5 @@ def backfill(
         now: The moment the run counts as; empty for the present.
     """
     registry = load_registry(load_settings().registry)
-    wanted = {registry.group(name) for name in groups} if groups else set(registry.groups.values())
     moment = moment_of(now)
-    return [
-        backfill_group(registry.name_of(group), as_utc(start), as_utc(end), moment)
-        for group in registry.in_order()
-        if group in wanted
-    ]
+    return [backfill_group(name, as_utc(start), as_utc(end), moment) for name in chosen(registry, groups)]

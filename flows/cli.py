@@ -1,13 +1,15 @@
-"""The command line. Each command imports what it needs: ``--help`` must answer at once."""
+"""The command line: what can be asked. What is done then is in ``flows.commands``.
+
+Each command imports its body when it is run: ``--help`` must answer at once.
+"""
 
 from __future__ import annotations
 
+from importlib.metadata import version as installed
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Optional
 
 import typer
-
-from flows import version_commands
 
 app = typer.Typer(
     help="A fab for ML features: ingest, validate, materialize, serve, train, watch, audit.",
@@ -21,6 +23,21 @@ Home = Annotated[Optional[Path], typer.Option("--home", help="The home folder (d
 Groups = Annotated[Optional[list[str]], typer.Argument(help="Feature groups; none for all.")]  # noqa: UP045 - Typer
 
 
+def _say_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"featurefab {installed('featurefab')}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_say_version, is_eager=True)
+    ] = False,
+) -> None:
+    """What stands before a command."""
+
+
 @app.command()
 def demo(
     home: Annotated[Path, typer.Option(help="The demo's home; wiped unless --keep.")] = Path("build/demo"),
@@ -29,15 +46,12 @@ def demo(
     json: Json = False,
 ) -> None:
     """Run the whole line: simulated wafers (or your files) in, features, models and a report out."""
-    from flows.console import clear_errors, print_json, tell_on_stderr
-    from flows.demo import run_demo
+    from flows.commands.homes import demo_home
 
-    if json:
-        tell_on_stderr()
-    with clear_errors():
-        summary = run_demo(home, keep=keep, landing=landing)
-    if json:
-        print_json(summary)
+    with demo_home(home, landing, keep=keep) as entered:  # first: Prefect reads its environment on import
+        from flows.commands.demo import demo as body
+
+        body(entered, json=json)
 
 
 @app.command()
@@ -49,39 +63,17 @@ def ingest(
     json: Json = False,
 ) -> None:
     """Take new files into bronze, each exactly once."""
-    from flows.console import clear_errors, complain, print_json, print_table, progress_bar
-    from infra.ingest import open_ingestor
-    from infra.wiring import open_platform
+    from flows.commands.intake import ingest as body
 
-    with clear_errors(), open_platform(home=home) as platform, progress_bar("ingest") as progress:
-        result = open_ingestor(platform).ingest(paths, source, progress, retry=retry)
-    columns = ["path", "status", "rows", "quarantined", "severity", "offset", "reason"]
-    rows = result.entries.select(columns).to_dicts()
-    if json:
-        print_json({"files": result.entries.to_dicts(), "known": result.known, "problems": list(result.problems)})
-    else:
-        print_table("ingested files", [row | {"path": _nearby(row["path"])} for row in rows])
-        if result.known:
-            print_table("skipped", [{"files": result.known, "why": "their content is in the ledger already"}])
-        for problem in result.problems:
-            complain("note", problem)
-    if rows and all(row["status"] == "rejected" for row in rows) and not result.known:
-        complain("error", f"nothing could be taken in: {len(rows)} file(s) rejected, the ledger says why")
-        raise typer.Exit(1)
+    body(paths, source, retry=retry, home=home, json=json)
 
 
 @app.command()
 def materialize(groups: Groups = None, home: Home = None, json: Json = False) -> None:
     """Emit the feature rows that new source commits made necessary."""
-    from flows.console import clear_errors, progress_bar
-    from infra.wiring import open_platform
+    from flows.commands.runs import materialize as body
 
-    runs = []
-    with clear_errors(), open_platform(home=home) as platform:
-        for group in _due(platform.store, groups):
-            with progress_bar(f"materialize {group}") as progress:
-                runs.append(platform.store.materialize_incremental(group, progress))
-    _print_runs("materialized", runs, json)
+    body(groups, home=home, json=json)
 
 
 @app.command()
@@ -96,44 +88,26 @@ def backfill(
     json: Json = False,
 ) -> None:
     """Emit the rows that the schedule would have emitted in [START, END)."""
-    from flows.console import clear_errors, progress_bar
-    from infra.wiring import open_platform
+    from flows.commands import runs
 
-    if dry_run:
-        _preview(start, end, groups, home, json=json)
-        return
-    runs = []
-    with clear_errors(), open_platform(home=home) as platform:
-        for group in _due(platform.store, groups):
-            with progress_bar(f"backfill {group}") as progress:
-                runs.append(platform.store.materialize(group, start, end, progress))
-    _print_runs("backfilled", runs, json)
+    body = runs.preview if dry_run else runs.backfill
+    body(start, end, groups, home=home, json=json)
 
 
 @app.command()
 def sync(groups: Groups = None, home: Home = None, json: Json = False) -> None:
     """Publish what was materialized to the online store."""
-    from flows.console import clear_errors
-    from infra.wiring import open_platform
+    from flows.commands.runs import sync as body
 
-    with clear_errors(), open_platform(home=home) as platform:
-        registry = platform.store.registry
-        names = [n for n in _chosen(registry, groups) if groups or registry.group(n).online]
-        runs = [platform.store.sync(name) for name in names]
-    _print_runs("synced", runs, json)
+    body(groups, home=home, json=json)
 
 
 @app.command()
 def fold(groups: Groups = None, home: Home = None, json: Json = False) -> None:
     """Take pushed rows from the push log into the feature tables, as every run does first."""
-    from flows.console import clear_errors
-    from infra.wiring import open_platform
+    from flows.commands.runs import fold as body
 
-    with clear_errors(), open_platform(home=home) as platform:
-        registry = platform.store.registry
-        names = [n for n in _chosen(registry, groups) if groups or registry.group(n).online]
-        runs = [platform.store.fold(name) for name in names]
-    _print_runs("folded", runs, json)
+    body(groups, home=home, json=json)
 
 
 @app.command()
@@ -143,39 +117,17 @@ def train(
     json: Json = False,
 ) -> None:
     """Train models on point-in-time examples and register them as champions."""
-    from flows.console import clear_errors, print_json, print_table
-    from infra.model_runs import train as train_model
-    from infra.wiring import open_platform
+    from flows.commands.learning import train as body
 
-    with clear_errors(), open_platform(home=home) as platform:
-        registry = platform.store.registry
-        specs = [registry.model(name) for name in models or registry.models]
-        versions = [train_model(platform.store, platform.tracker, spec) for spec in specs]
-    facts = [{"model": v.name, "version": v.version, "run_id": v.run_id, **v.metrics} for v in versions]
-    if json:
-        print_json(facts)
-    else:
-        for fact in facts:  # models have metrics of their own: a table each
-            print_table("trained", [fact])
-        if not facts:
-            print_table("trained", [])
+    body(models, home=home, json=json)
 
 
 @app.command()
 def report(home: Home = None, json: Json = False) -> None:
     """Judge the day before and write its report."""
-    from flows.console import clear_errors, out, print_json
-    from infra.monitoring import write_report
-    from infra.wiring import open_platform
+    from flows.commands.learning import report as body
 
-    with clear_errors(), open_platform(home=home) as platform:
-        written = write_report(platform)
-    if json:
-        facts = {"report": written.path, "verdict": written.verdict}
-        print_json(facts | {"drifted": written.drifted, "checked": written.checked})
-    else:
-        for line in (written.verdict, str(written.path)):
-            out.print(line, markup=False, soft_wrap=True)
+    body(home=home, json=json)
 
 
 @app.command()
@@ -185,24 +137,12 @@ def nightly(
     json: Json = False,
 ) -> None:
     """Run the nightly flow now: ingest, materialize, sync, check parity, train what is untrained, score, report."""
-    from flows.console import clear_errors, complain, out, print_json
-    from flows.runtime import prefect_runtime
-    from infra.settings import load_settings
+    from flows.commands.homes import prefect_home
 
-    with clear_errors():
-        settings = load_settings(home=home)
-        with prefect_runtime(settings):
-            from flows.nightly import nightly as nightly_flow
+    with prefect_home(home):  # first: Prefect reads its environment on import
+        from flows.commands.night import nightly as body
 
-            facts = nightly_flow(None if landing is None else str(landing))
-    if json:
-        print_json(facts)
-    else:
-        for line in (facts["monitored"]["verdict"], facts["monitored"]["report"]):
-            out.print(line, markup=False, soft_wrap=True)
-    if facts["parity"]["verdict"] != "ok":
-        complain("error", facts["parity"]["reason"])
-        raise typer.Exit(1)
+        body(landing, json=json)
 
 
 @app.command("get-online")
@@ -213,23 +153,9 @@ def get_online(
     json: Json = False,
 ) -> None:
     """Read the newest features of some entities."""
-    from flows.console import clear_errors, print_json, print_table
-    from infra.sources.entity_files import entities_from_text
-    from infra.wiring import open_platform
+    from flows.commands.reading import get_online as body
 
-    with clear_errors(), open_platform(home=home) as platform:
-        asked, dtypes = _features(platform.store.registry, features)
-        answer = platform.store.get_online_features(asked, entities_from_text([_keys(e) for e in entity], dtypes))
-    if json:
-        print_json({"values": answer.to_dict(), "statuses": answer.statuses, "times": answer.event_timestamps})
-        return
-    for number, keys in enumerate(answer.entities.to_dicts()):
-        title = ", ".join(f"{k}={v}" for k, v in keys.items())
-        rows = [
-            {"feature": n, "value": v[number], "status": answer.statuses[n][number], "as of": times[number]}
-            for (n, v), times in zip(answer.values.items(), answer.event_timestamps.values(), strict=True)
-        ]
-        print_table(title, rows)
+    body(features, entity, home=home, json=json)
 
 
 @app.command("get-historical")
@@ -242,18 +168,9 @@ def get_historical(
     json: Json = False,
 ) -> None:
     """Read features as they were at the moments of an entity file."""
-    from flows.console import clear_errors
-    from flows.views import show_training_set
-    from infra.sources.entity_files import read_entities, write_table
-    from infra.wiring import open_platform
+    from flows.commands.reading import get_historical as body
 
-    with clear_errors(), open_platform(home=home) as platform:
-        asked, dtypes = _features(platform.store.registry, features)
-        frame = read_entities(entities, dtypes)
-        found = platform.store.get_historical_features(frame, asked, history=history)  # type: ignore[arg-type] # checked there
-        if output is not None:
-            write_table(found.to_polars(), output)
-    show_training_set(found, output, json=json)
+    body(features, entities, output, history=history, home=home, json=json)
 
 
 @app.command("get-offline")
@@ -267,18 +184,9 @@ def get_offline(
     json: Json = False,
 ) -> None:
     """Read the rows of all entities, or of those in a file, from one moment to before another."""
-    from flows.console import clear_errors
-    from flows.views import show_training_set
-    from infra.sources.entity_files import read_entities, write_table
-    from infra.wiring import open_platform
+    from flows.commands.reading import get_offline as body
 
-    with clear_errors(), open_platform(home=home) as platform:
-        asked, dtypes = _features(platform.store.registry, features)
-        some = None if entities is None else read_entities(entities, dtypes)
-        found = platform.store.get_offline_features(asked, start, end, entities=some)
-        if output is not None:
-            write_table(found.to_polars(), output)
-    show_training_set(found, output, json=json)
+    body(features, start, end, entities, output, home=home, json=json)
 
 
 @app.command()
@@ -288,19 +196,9 @@ def describe(
     json: Json = False,
 ) -> None:
     """Say what a definition is: type, unit, range, owner, inputs, expression."""
-    from flows.console import clear_errors, print_json, print_table
-    from infra.catalog import describe as facts_of
-    from infra.wiring import open_platform
+    from flows.commands.describing import describe as body
 
-    with clear_errors(), open_platform(home=home) as platform:
-        facts = facts_of(platform.store, ref)
-    if json:
-        print_json(facts)
-        return
-    print_table(ref, [{"": k.replace("_", " "), " ": v} for k, v in facts.items() if not isinstance(v, list)])
-    for name, rows in facts.items():
-        if isinstance(rows, list):
-            print_table(name, rows)
+    body(ref, home=home, json=json)
 
 
 @app.command()
@@ -311,15 +209,9 @@ def lineage(
     json: Json = False,
 ) -> None:
     """Show what a column, feature, service or model is made of and what it enters."""
-    from flows.console import clear_errors
-    from flows.lineage_view import show_lineage
-    from infra.lineage import platform_lineage
-    from infra.wiring import open_platform
+    from flows.commands.describing import lineage as body
 
-    with clear_errors(), open_platform(home=home) as platform:
-        found = platform_lineage(platform, ref)
-    with clear_errors():
-        show_lineage(found, svg, json=json)
+    body(ref, svg, home=home, json=json)
 
 
 @app.command()
@@ -330,18 +222,9 @@ def audit(
     json: Json = False,
 ) -> None:
     """Trace a model back: run, features, group versions, table versions, source files."""
-    from flows.console import clear_errors, out, print_json
-    from infra.audit import LedgerFiles
-    from infra.audit import audit as trace
-    from infra.ledger import Ledger
-    from infra.wiring import open_platform
+    from flows.commands.auditing import audit as body
 
-    with clear_errors(), open_platform(home=home) as platform:
-        found = trace(platform.tracker, LedgerFiles(Ledger(platform.lake)), model, version)
-    if json:
-        print_json(found.to_dict())
-    else:
-        out.print(found.render(), soft_wrap=True)
+    body(model, version, home=home, json=json)
 
 
 @app.command()
@@ -352,16 +235,9 @@ def reproduce(
     json: Json = False,
 ) -> None:
     """Rebuild the training set of a run and compare its content hash."""
-    from flows.console import clear_errors
-    from flows.views import show_reproduced
-    from infra.sources.entity_files import write_table
-    from infra.wiring import open_platform
+    from flows.commands.auditing import reproduce as body
 
-    with clear_errors(), open_platform(home=home) as platform:
-        found = platform.store.reproduce(run_id)
-        if output is not None:
-            write_table(found.to_polars(), output)
-    show_reproduced(run_id, found, output, json=json)
+    body(run_id, output, home=home, json=json)
 
 
 @app.command()
@@ -371,15 +247,9 @@ def maintain(
     json: Json = False,
 ) -> None:
     """Merge small files, write checkpoints, remove files that no version in use needs."""
-    from dataclasses import asdict
+    from flows.commands.auditing import maintain as body
 
-    from flows.console import clear_errors, print_json, print_table
-    from infra.maintenance import maintain as look_after
-    from infra.wiring import open_platform
-
-    with clear_errors(), open_platform(home=home) as platform:
-        rows = [asdict(done) for done in look_after(platform, dry_run=dry_run)]
-    print_json(rows) if json else print_table("would be maintained" if dry_run else "maintained", rows)
+    body(dry_run=dry_run, home=home, json=json)
 
 
 @app.command()
@@ -391,19 +261,9 @@ def leakcheck(
     json: Json = False,
 ) -> None:
     """Recompute groups on inputs cut off at past moments: no value visible then may change."""
-    from features.leakcheck import leakcheck as check
-    from flows.console import clear_errors, progress_bar
-    from flows.views import show_leaks
-    from infra.wiring import open_platform
+    from flows.commands.checking import leakcheck as body
 
-    with clear_errors(), open_platform(home=home) as platform, progress_bar("leakcheck") as progress:
-        store, names, reports = platform.store, _chosen(platform.store.registry, groups), []
-        parts, now, scope = (store.registry, store.offline), store.now(), entities or None
-        for number, name in enumerate(names, 1):
-            reports.append(check(*parts, name, now=now, moments=moments, entities=scope))
-            progress(number, len(names))
-    if show_leaks(reports, json=json):
-        raise typer.Exit(1)
+    body(groups, moments, entities, home=home, json=json)
 
 
 @app.command()
@@ -414,100 +274,63 @@ def parity(
     json: Json = False,
 ) -> None:
     """Compare online answers with the offline store as of now, for a sample of entities."""
-    from flows.console import clear_errors
-    from flows.views import show_parity
-    from infra.parity import parity_of_home
+    from flows.commands.checking import parity as body
 
-    with clear_errors():
-        reports = parity_of_home(name, sample=sample, home=home)
-    if not show_parity(reports, json=json):
-        raise typer.Exit(1)
+    body(name, sample, home=home, json=json)
 
 
-for _command in (version_commands.plan, version_commands.apply, version_commands.rollback, version_commands.release):
-    app.command()(_command)
+@app.command()
+def plan(home: Home = None, json: Json = False) -> None:
+    """Say what applying the definitions would change, and for whom; exit code 2 or 3 where a version must be raised."""
+    from flows.commands.versions import plan as body
+
+    body(home=home, json=json)
+
+
+@app.command()
+def apply(home: Home = None, json: Json = False) -> None:
+    """Record the definitions as applied; nothing is recorded where the plan refuses one."""
+    from flows.commands.versions import apply as body
+
+    body(home=home, json=json)
+
+
+@app.command()
+def rollback(
+    group: Annotated[str, typer.Argument(help="A feature group.")],
+    version: Annotated[str, typer.Argument(help="An applied version of it, like 1.0.0.")],
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Take a group back to an applied version, offline and online, and hold it there."""
+    from flows.commands.versions import rollback as body
+
+    body(group, version, home=home, json=json)
+
+
+@app.command()
+def release(
+    group: Annotated[str, typer.Argument(help="A feature group that is held.")],
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Undo a rollback: put back what was answered before it, and let runs go on."""
+    from flows.commands.versions import release as body
+
+    body(group, home=home, json=json)
 
 
 @app.command()
 def status(home: Home = None, json: Json = False) -> None:
     """Say what the home holds: files, sources, groups, models."""
-    from flows.console import clear_errors, print_json, print_table
-    from infra.status import status as facts_of
-    from infra.wiring import open_platform
+    from flows.commands.describing import status as body
 
-    with clear_errors(), open_platform(home=home) as platform:
-        facts = facts_of(platform)
-    if json:
-        print_json(facts)
-        return
-    for name, rows in facts.items():
-        print_table(name, rows)
+    body(home=home, json=json)
 
 
 @app.command()
 def config(home: Home = None, json: Json = False) -> None:
     """Show every setting and where it comes from; secrets are masked."""
-    from flows.console import clear_errors, print_json, print_table
-    from infra.settings import load_settings, origins
+    from flows.commands.describing import config as body
 
-    with clear_errors():
-        shown = origins(load_settings(home=home))
-    rows = [{"setting": name, "value": value, "origin": origin} for name, (value, origin) in shown.items()]
-    print_json(rows) if json else print_table("settings", rows)
-
-
-def _nearby(path: str) -> str:
-    """A path below the working folder as it is written from there, another one by its name."""
-    here = Path.cwd()
-    return str(Path(path).relative_to(here)) if Path(path).is_relative_to(here) else Path(path).name
-
-
-def _chosen(registry: Any, groups: list[str] | None) -> list[str]:
-    wanted = {registry.group(name) for name in groups} if groups else set(registry.groups.values())
-    return [registry.name_of(group) for group in registry.in_order() if group in wanted]
-
-
-def _due(store: Any, groups: list[str] | None) -> list[str]:
-    """The groups to run: those that are named, or all but those that a rollback holds or that are retired."""
-    from flows.console import complain
-
-    resting = {name: store.versions.resting(store.registry.group(name)) for name in _chosen(store.registry, groups)}
-    for name, why in resting.items() if not groups else ():
-        if why:
-            complain("note", f"{name} is passed over: {why}")
-    return [name for name, why in resting.items() if groups or not why]
-
-
-def _features(registry: Any, names: list[str]) -> tuple[Any, dict[str, Any]]:
-    """One feature service by name, or references; with the types of its entity keys and request values."""
-    asked = registry.service(names[0]) if len(names) == 1 and ":" not in names[0] else names
-    refs = registry.resolve(asked)
-    dtypes = {dict(r.keys).get(k, k): t for r in refs for k, t in registry.group(r.head).entity.keys.items()}
-    return asked, dtypes | dict(getattr(asked, "request", None) or {})
-
-
-def _keys(text: str) -> dict[str, str]:
-    from features.errors import InvalidInput
-
-    pairs = [part.partition("=") for part in text.split(",")]
-    if not all(eq for _, eq, _ in pairs):
-        raise InvalidInput(f"entity {text!r} is not written like name=value,name=value")
-    return {name.strip(): value.strip() for name, _, value in pairs}
-
-
-def _preview(start: str, end: str, groups: list[str] | None, home: Path | None, *, json: bool) -> None:
-    from flows.console import clear_errors
-    from flows.views import show_previews
-    from infra.wiring import open_platform
-
-    with clear_errors(), open_platform(home=home) as platform:
-        show_previews({g: platform.store.preview(g, start, end) for g in _due(platform.store, groups)}, json=json)
-
-
-def _print_runs(title: str, runs: list[Any], json: bool) -> None:
-    from dataclasses import asdict
-
-    from flows.console import print_json, print_table
-
-    rows = [asdict(run) for run in runs]
-    print_json(rows) if json else print_table(title, rows)
+    body(home=home, json=json)

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from prefect import flow
 
+from flows.choice import chosen
 from flows.moment import moment_of
 from flows.tasks import Facts, materialize_group
 from infra.settings import load_settings
@@ -21,6 +22,5 @@ def materialize(groups: list[str] | None = None, now: datetime | None = None) ->
         now: The moment the run counts as; empty for the present.
     """
     registry = load_registry(load_settings().registry)
-    wanted = {registry.group(name) for name in groups} if groups else set(registry.groups.values())
     moment = moment_of(now)
-    return [materialize_group(registry.name_of(group), moment) for group in registry.in_order() if group in wanted]
+    return [materialize_group(name, moment) for name in chosen(registry, groups)]

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from prefect import flow
 
+from flows.choice import served
 from flows.moment import moment_of
 from flows.tasks import Facts, sync_group, warm_group
 from infra.settings import load_settings
@@ -21,9 +22,8 @@ def sync(groups: list[str] | None = None, now: datetime | None = None) -> list[F
         now: The moment the run counts as; empty for the present.
     """
     registry = load_registry(load_settings().registry)
-    chosen = [registry.group(name) for name in groups] if groups else list(registry.groups.values())
     moment = moment_of(now)
-    return [sync_group(registry.name_of(group), moment) for group in chosen if group.online or groups]
+    return [sync_group(name, moment) for name in served(registry, groups)]
 
 
 @flow(name="warm-up", flow_run_name="warm-up")
@@ -35,4 +35,4 @@ def warm_up(now: datetime | None = None) -> list[Facts]:
     """
     registry = load_registry(load_settings().registry)
     moment = moment_of(now)
-    return [warm_group(registry.name_of(group), moment) for group in registry.groups.values() if group.online]
+    return [warm_group(name, moment) for name in served(registry)]

@@ -71,7 +71,9 @@ def backfill_group(group: str, start: datetime, end: datetime, now: datetime) ->
         if why := _resting(platform, group):
             return {"group": group, "rows": 0, "skipped": why}
         run = platform.store.materialize(group, start, end)
-    return {"group": group, "rows": run.rows, "delta_version": run.version}
+    if run.note:
+        get_run_logger().warning("feature group %s: %s", group, run.note)
+    return {"group": group, "rows": run.rows, "delta_version": run.version} | ({"note": run.note} if run.note else {})
 
 
 @task(name="sync group", task_run_name="sync {group}", retries=1, retry_delay_seconds=2)

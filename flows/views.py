@@ -7,11 +7,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from features.computation import ChunkPreview
 from features.leakcheck import LeakReport
+from features.materialization import Preview
 from features.parity import Difference, GroupParity
 from features.retrieval import TrainingSet
-from flows.console import out, print_json, print_table
+from features.runs import Run
+from features.sync import SyncRun
+from flows.console import complain, out, print_json, print_table
 
 
 def show_reproduced(run_id: str, found: TrainingSet, output: Path | None, *, json: bool) -> None:
@@ -48,13 +50,32 @@ def show_training_set(found: TrainingSet, output: Path | None, *, json: bool) ->
         out.print(f"{frame.height:,} rows in {output}", markup=False, soft_wrap=True)
 
 
-def show_previews(previews: Mapping[str, Sequence[ChunkPreview]], *, json: bool) -> None:
-    """What backfills would do, a line per chunk."""
+def show_runs(title: str, runs: Sequence[Run | SyncRun], *, json: bool) -> None:
+    """What runs did, a line each; their notes on standard error."""
+    rows = [asdict(run) for run in runs]
     if json:
-        print_json({group: [asdict(chunk) for chunk in chunks] for group, chunks in previews.items()})
-        return
-    for group, chunks in previews.items():
-        print_table(f"{group}: {len(chunks)} chunk(s), nothing written", [asdict(chunk) for chunk in chunks])
+        print_json(rows)
+    else:
+        print_table(title, [{name: value for name, value in row.items() if name != "note"} for row in rows])
+    for row in rows:
+        _note(row["group"], row.get("note"))
+
+
+def show_previews(previews: Mapping[str, Preview], *, json: bool) -> None:
+    """What backfills would do, a line per chunk; their notes on standard error."""
+    if json:
+        print_json({group: asdict(found) for group, found in previews.items()})
+    else:
+        for group, found in previews.items():
+            title = f"{group}: {len(found.chunks)} chunk(s), nothing written"
+            print_table(title, [asdict(chunk) for chunk in found.chunks])
+    for group, found in previews.items():
+        _note(group, found.note)
+
+
+def _note(group: str, text: str | None) -> None:
+    if text:
+        complain("note", f"{group}: {text}")
 
 
 def show_leaks(reports: Sequence[LeakReport], *, json: bool) -> bool:

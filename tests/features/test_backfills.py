@@ -41,7 +41,7 @@ def test_a_preview_says_what_a_backfill_then_does_and_writes_nothing(home, one):
     home.now = hours(101)
     home.write([(3, 0, 99.0, hours(15)), (4, 2, 4.0, hours(20)), (21, 1, 1.0, hours(22))])
     before = home.rows(one.name)
-    planned = home.store.preview(one, T0, hours(60))
+    planned = home.store.preview(one, T0, hours(60)).chunks
     assert home.rows(one.name).equals(before)
     told = [sum(getattr(chunk, part) for chunk in planned) for part in ("new", "changed", "withdrawn")]
     run = home.store.materialize(one, T0, hours(60))

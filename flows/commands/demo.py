@@ -1,26 +1,32 @@
-"""The demo: the whole line on a simulated fab, or on files of one's own, one station after the other."""
+"""The demo: the whole line on a simulated fab, or on files of one's own, one station after the other.
+
+Import it in a home that was entered (flows.commands.homes).
+"""
 
 from __future__ import annotations
 
-import json
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
+from json import dumps, loads
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from features.errors import InvalidInput, TrackingError
+from features.errors import TrackingError
 from features.examples import examples
 from features.feature_rows import EVENT
 from features.times import utc_now
 from features.training import predict
-from flows.console import out, plain
-from flows.runtime import prefect_runtime
+from flows.backfill import backfill
+from flows.commands.homes import DemoHome
+from flows.console import out, plain, print_json, tell_on_stderr
+from flows.ingest import ingest
+from flows.nightly import nightly
+from flows.sync import sync
 from infra.ledger import REJECTED, TRUNCATED, Ledger
-from infra.settings import Settings, load_settings
+from infra.settings import Settings
 from infra.sources.simulated_fab import SimulatedFab
 from infra.wiring import Platform, fixed_clock, open_platform
 
@@ -28,46 +34,36 @@ DAYS = 40
 BACKFILLED_DAYS = 33
 NIGHT = timedelta(hours=7)
 """The nightly run's time of day in UTC: 02:00 in New York, in winter."""
-MARKER = ".featurefab-demo"
 
 Summary = dict[str, Any]
 
 
-def run_demo(home: Path, *, keep: bool = False, landing: Path | None = None) -> Summary:
-    """Run the line in ``home`` and return what ``summary.json`` says.
+def demo(home: DemoHome, *, json: bool) -> None:
+    """Run the line in a home and write ``summary.json``.
 
-    Without ``landing`` 40 simulated days: 33 ingested at once and backfilled, 7 nights one by one, the
+    Without a landing 40 simulated days: 33 ingested at once and backfilled, 7 nights one by one, the
     process change on the last. With it: one ingest, one backfill over all event times, one night at
-    the wall clock. Raises InvalidInput for a home that holds something else, or a landing without files.
+    the wall clock.
     """
-    began = time.monotonic()
-    if landing is not None and not landing.exists():
-        raise InvalidInput(f"landing {landing}: there is no such file or folder")
-    settings = load_settings(home=_clean(home, keep=keep))
-    known = _known(settings)
-    with prefect_runtime(settings, wait=False):
-        line = _Line(settings)
-        now, night = line.own_files(landing) if landing is not None else line.simulated()
-    summary = _summary(settings, known, now, night, began)
+    if json:
+        tell_on_stderr()
+    settings = home.settings
+    known, line = _known(settings), _Line(settings)
+    now, night = line.simulated() if home.landing is None else line.own_files(home.landing)
+    summary = _summary(settings, known, now, night, home.began)
     path = settings.home / "summary.json"
-    path.write_text(json.dumps(plain(summary), indent=2), "utf-8")
+    path.write_text(dumps(plain(summary), indent=2), "utf-8")
     _farewell(settings, summary, now)
     out.print(f"\nreport   {summary['report']}\nsummary  {path}\nseconds  {summary['seconds']:.1f}", soft_wrap=True)
-    return summary
+    if json:
+        print_json(summary)
 
 
 class _Line:
     """Runs the flows and prints what came in and went out at each station."""
 
     def __init__(self, settings: Settings) -> None:
-        # Prefect must be imported after its environment was set, by prefect_runtime.
-        from flows.backfill import backfill  # noqa: PLC0415
-        from flows.ingest import ingest  # noqa: PLC0415
-        from flows.nightly import nightly  # noqa: PLC0415
-        from flows.sync import sync  # noqa: PLC0415
-
         self._settings = settings
-        self._ingest, self._backfill, self._sync, self._nightly = ingest, backfill, sync, nightly
 
     def simulated(self) -> tuple[datetime, Mapping[str, Any]]:
         """40 days of a small fab; returns the last night's moment and facts."""
@@ -76,41 +72,29 @@ class _Line:
         until = start + timedelta(days=BACKFILLED_DAYS)
         out.print(f"[bold]simulated fab[/]  {DAYS} days, {fab.wafers_per_day} wafers a day, from {start:%Y-%m-%d}")
         _station("simulate", lambda: {"files": _deliver(fab, landing, start, until)})
-        _station("ingest", lambda: self._ingest([str(landing)], now=until))
-        for fact in _station("backfill", lambda: self._backfill(start, until, now=until)):
+        _station("ingest", lambda: ingest([str(landing)], now=until))
+        for fact in _station("backfill", lambda: backfill(start, until, now=until)):
             _say("", fact)
-        _station("sync", lambda: self._sync(now=until))
+        _station("sync", lambda: sync(now=until))
         moment, facts = until, {}
         for number in range(BACKFILLED_DAYS, DAYS):
             before, moment = moment, start + timedelta(days=number + 1) + NIGHT
             _deliver(fab, landing, before, moment)
-            facts = _night(lambda at=moment: self._nightly(now=at), moment)  # type: ignore[misc] # bound now
+            facts = _night(lambda at=moment: nightly(now=at), moment)  # type: ignore[misc] # bound now
         return moment, facts
 
     def own_files(self, landing: Path) -> tuple[datetime, Mapping[str, Any]]:
         """Files of one's own, all their event times at once; returns the night's moment and facts."""
         now = utc_now()
-        _station("ingest", lambda: self._ingest([str(landing)], now=now))
+        _station("ingest", lambda: ingest([str(landing)], now=now))
         _print_files(self._settings)
         start = _first_event(self._settings)
         if start is None:
             out.print("backfill     nothing to backfill: no row landed")
         else:
-            for fact in _station("backfill", lambda: self._backfill(start, now, now=now)):
+            for fact in _station("backfill", lambda: backfill(start, now, now=now)):
                 _say("", fact)
-        return now, _night(lambda: self._nightly(str(landing), now=now), now)
-
-
-def _clean(home: Path, *, keep: bool) -> Path:
-    """An empty home, or the one there is; a folder with other things in it is never wiped."""
-    marker = home / MARKER
-    if home.exists() and not keep:
-        if any(home.iterdir()) and not marker.exists():
-            raise InvalidInput(f"home {home} holds files that are not a demo's: name another folder, or empty it")
-        shutil.rmtree(home)
-    home.mkdir(parents=True, exist_ok=True)
-    marker.touch()
-    return home
+        return now, _night(lambda: nightly(str(landing), now=now), now)
 
 
 def _known(settings: Settings) -> int:
@@ -219,7 +203,7 @@ def _summary(settings: Settings, known: int, now: datetime, night: Mapping[str, 
         store = platform.store
         entries = Ledger(platform.lake).entries().slice(known)
         landed = entries.filter(pl.col("status") != REJECTED)
-        delivered = [json.loads(text) for text in landed["delivered"]]
+        delivered = [loads(text) for text in landed["delivered"]]
         groups, online = {}, 0
         for group in store.registry.groups.values():
             table = platform.lake.table(f"features/{group.table_id}")

@@ -1,0 +1,35 @@
+"""The commands that check what was promised: leakcheck and parity. Exit code 1 where it does not hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from features.leakcheck import leakcheck as check
+from flows.choice import chosen
+from flows.console import clear_errors, progress_bar
+from flows.views import show_leaks, show_parity
+from infra.parity import parity_of_home
+from infra.wiring import open_platform
+
+
+def leakcheck(groups: list[str] | None, moments: int, entities: int, *, home: Path | None, json: bool) -> None:
+    """No value that was visible at a past moment changes with what arrived later; 0 entities are all."""
+    reports = []
+    with clear_errors(), open_platform(home=home) as platform, progress_bar("leakcheck") as progress:
+        store, names = platform.store, chosen(platform.store.registry, groups)
+        parts, now, scope = (store.registry, store.offline), store.now(), entities or None
+        for number, name in enumerate(names, 1):
+            reports.append(check(*parts, name, now=now, moments=moments, entities=scope))
+            progress(number, len(names))
+    if show_leaks(reports, json=json):
+        raise typer.Exit(1)
+
+
+def parity(name: str | None, sample: int, *, home: Path | None, json: bool) -> None:
+    """Both stores answer the same."""
+    with clear_errors():
+        reports = parity_of_home(name, sample=sample, home=home)
+    if not show_parity(reports, json=json):
+        raise typer.Exit(1)

@@ -1,0 +1,52 @@
+"""The commands that move feature rows: materialize, backfill, sync, fold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flows.choice import served
+from flows.commands.asked import due
+from flows.console import clear_errors, progress_bar
+from flows.views import show_previews, show_runs
+from infra.wiring import open_platform
+
+
+def materialize(groups: list[str] | None, *, home: Path | None, json: bool) -> None:
+    """The live path of the groups."""
+    runs = []
+    with clear_errors(), open_platform(home=home) as platform:
+        for group in due(platform.store, groups):
+            with progress_bar(f"materialize {group}") as progress:
+                runs.append(platform.store.materialize_incremental(group, progress))
+    show_runs("materialized", runs, json=json)
+
+
+def backfill(start: str, end: str, groups: list[str] | None, *, home: Path | None, json: bool) -> None:
+    """The interval [start, end) of the groups."""
+    runs = []
+    with clear_errors(), open_platform(home=home) as platform:
+        for group in due(platform.store, groups):
+            with progress_bar(f"backfill {group}") as progress:
+                runs.append(platform.store.materialize(group, start, end, progress))
+    show_runs("backfilled", runs, json=json)
+
+
+def preview(start: str, end: str, groups: list[str] | None, *, home: Path | None, json: bool) -> None:
+    """What a backfill would read and change."""
+    with clear_errors(), open_platform(home=home) as platform:
+        found = {group: platform.store.preview(group, start, end) for group in due(platform.store, groups)}
+    show_previews(found, json=json)
+
+
+def sync(groups: list[str] | None, *, home: Path | None, json: bool) -> None:
+    """Offline to online."""
+    with clear_errors(), open_platform(home=home) as platform:
+        runs = [platform.store.sync(name) for name in served(platform.store.registry, groups)]
+    show_runs("synced", runs, json=json)
+
+
+def fold(groups: list[str] | None, *, home: Path | None, json: bool) -> None:
+    """Pushed rows into the feature tables."""
+    with clear_errors(), open_platform(home=home) as platform:
+        runs = [platform.store.fold(name) for name in served(platform.store.registry, groups)]
+    show_runs("folded", runs, json=json)
