@@ -22,7 +22,18 @@ from features.prepare import run_prepare
 from features.source import BOOKKEEPING, Source
 from features.stored_types import key_dtypes, stored_dtype
 from features.times import UTC_US, from_micros, micros
-from features.windows import AT, KNOWN, REPLACED, Member, aggregated, boundary_after, boundary_from, of_nothing
+from features.windows import (
+    AT,
+    KNOWN,
+    REPLACED,
+    Member,
+    aggregated,
+    boundary_after,
+    boundary_from,
+    emissions,
+    of_nothing,
+    placed,
+)
 
 Frames = Mapping[str, pl.LazyFrame]
 
@@ -275,7 +286,8 @@ def _windows(group: FeatureGroup, frame: pl.LazyFrame, interval: Interval, names
     members = [Member(f.name, micros(f.window or ""), f.expr, of_nothing(f, frame)) for f in wanted]
     spans = sorted({micros(f.window or "") for f in group.features})
     order = [*group.keys, *time_order(group, frame)]
-    rows = aggregated(pieces, group.keys, members, spans, interval, every, order)
+    moments = emissions(pieces, group.keys, spans, interval, every)
+    rows = aggregated(moments, group.keys, members, lambda span: [placed(pieces, span, every)], interval, every, order)
     return rows.with_columns(pl.col(EVENT).alias(ARRIVAL))
 
 

@@ -107,8 +107,8 @@ class TileTable(Protocol):
     def cursor(self, source: str) -> int | None:
         """The version of an input whose commits the tiles have taken in; None for never."""
 
-    def covered(self) -> datetime | None:
-        """The moment from which on all tiles are there; None while there are none."""
+    def covered(self) -> tuple[datetime, datetime] | None:
+        """From when to when all tiles are there (half-open); None while there are none."""
 
     def took(self, plan: int, step: int) -> bool:
         """Whether a step of a plan was committed."""
@@ -119,8 +119,8 @@ class TileTable(Protocol):
     def finished(self, plan: int) -> bool:
         """Whether a plan brought the tiles up to date."""
 
-    def finish(self, plan: int, cursors: Mapping[str, int], covered: datetime) -> None:
-        """Say that a plan brought the tiles up to these versions, complete from ``covered`` on."""
+    def finish(self, plan: int, cursors: Mapping[str, int], covered: tuple[datetime, datetime]) -> None:
+        """Say that a plan brought the tiles up to these versions, and from when to when all are there."""
 
     def scan(self, since: date | None = None, until: date | None = None) -> pl.LazyFrame:
         """All rows of tiles that begin on these dates, both included."""

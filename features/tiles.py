@@ -11,9 +11,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
-from math import gcd
+from math import gcd, isqrt
 
 import polars as pl
 
@@ -29,7 +29,19 @@ from features.intervals import Interval
 from features.source import Source
 from features.stored_types import stored_dtype
 from features.times import UTC_US, micros
-from features.windows import AT, KNOWN, REPLACED, Member, aggregated, of_nothing
+from features.windows import (
+    AT,
+    KNOWN,
+    REPLACED,
+    Member,
+    Placed,
+    aggregated,
+    boundary_after,
+    boundary_from,
+    emissions,
+    of_nothing,
+    placed,
+)
 
 KNOWN_FROM = "_known_from"
 """The boundary from which a tile's state is known (UTC)."""
@@ -39,6 +51,8 @@ FOLLOWS = "_follows"
 """Whether a state follows or replaces another one of the same tile."""
 
 _ODD = "_odd"
+_LONG = 16
+"""From so many tiles on a window is long."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +60,14 @@ class TileLayout:
     """What the tiles of a group hold: their width, partial aggregates and what features make of them.
 
     ``width``, ``every`` and the ``longest`` window are in µs.
-    ``name`` tells layouts apart: it changes with what tiles hold, not with what is made of it.
+    ``name`` tells layouts apart: it changes with what tiles hold, not with what is made of it. Where
+    windows are long there are ``wide`` tiles too, of so many µs.
     ``members`` are the features that decompose, ``columns`` the partial aggregates' stored types.
     """
 
     name: str
     width: int
+    wide: int | None
     every: int
     longest: int
     partials: Mapping[str, pl.Expr]
@@ -81,7 +97,23 @@ def tile_layout(group: FeatureGroup) -> TileLayout | None:
     columns = _stored(frame, partials)
     every = micros(group.every or "")
     width, name = gcd(every, *widths), _named(group, gcd(every, *widths), partials)
-    return TileLayout(name, width, every, max(widths), partials, columns, members)
+    return TileLayout(name, width, _wide(width, max(widths)), every, max(widths), partials, columns, members)
+
+
+def wide_layout(layout: TileLayout) -> TileLayout | None:
+    """The layout of the wide tiles of a layout."""
+    if layout.wide is None:
+        return None
+    return replace(layout, name=f"{layout.name}-wide", width=layout.wide, wide=None)
+
+
+def _wide(width: int, longest: int) -> int | None:
+    """How wide the tiles in the middle of a long window are: a window then has about 2·√n pieces instead of n."""
+    tiles = longest // width
+    if tiles < _LONG:
+        return None
+    day = micros("1d")
+    return day if day % width == 0 and width < day <= longest // 4 else width * isqrt(tiles)
 
 
 @cache
@@ -110,6 +142,11 @@ def states(group: FeatureGroup, layout: TileLayout, frame: pl.LazyFrame) -> pl.D
     whole = pl.all_horizontal(pl.col(k).is_not_null() for k in group.keys)
     pieces = raw_pieces(group, frame).filter(whole)
     pieces = pieces.with_columns((pl.col(AT) // layout.width * layout.width).alias(TILE))
+    # A tile counts when it is over; before that a window looks at narrower ones.
+    over = boundary_from(pl.col(TILE) + layout.width, layout.every)
+    replaced = pl.when(pl.col(REPLACED).is_not_null()).then(pl.max_horizontal(REPLACED, over))
+    pieces = pieces.with_columns(pl.max_horizontal(KNOWN, over).alias(KNOWN), replaced.alias(REPLACED))
+    pieces = pieces.filter(pl.col(REPLACED).is_null() | (pl.col(REPLACED) > pl.col(KNOWN)))
     if any(word in expr.meta.serialize(format="json") for expr in layout.partials.values() for word in _ORDERED):
         pieces = pieces.sort(time_order(group, frame), nulls_last=True)
     values = [expr.alias(name) for name, expr in layout.partials.items()]
@@ -197,18 +234,39 @@ def tile_pieces(rows: pl.LazyFrame, keys: Sequence[str]) -> pl.LazyFrame:
     return pieces.filter(pl.col(ROWS) > 0)
 
 
-def from_tiles(group: FeatureGroup, layout: TileLayout, rows: pl.LazyFrame, interval: Interval) -> pl.DataFrame:
+def from_tiles(
+    group: FeatureGroup, layout: TileLayout, rows: pl.LazyFrame, wide: pl.LazyFrame | None, interval: Interval
+) -> pl.DataFrame:
     """The members of the layout at each boundary of the interval at which an entity emits.
 
-    ``rows`` are the tile table's from the longest window before the interval on. Columns: keys,
-    event_timestamp, the members in their stored types.
+    ``rows`` are the tile table's from the longest window before the interval on, ``wide`` those of the
+    wide tiles, if the layout has some. Columns: keys, event_timestamp, the members in their stored types.
     """
-    schema = stored_schema(group)
+    schema, every = stored_schema(group), layout.every
     spans = sorted({micros(f.window or "") for f in group.features})
     needed = [*group.keys, TILE, KNOWN_FROM, ROWS, FOLLOWS, PLAN, *layout.columns]
     pieces = tile_pieces(rows.select(needed), group.keys)
-    found = aggregated(pieces, group.keys, layout.members, spans, interval, layout.every)
+    blocks = None if wide is None else tile_pieces(wide.select(needed), group.keys)
+
+    def inside(span: int) -> list[Placed]:
+        if blocks is None or layout.wide is None or span < layout.wide:
+            return [placed(pieces, span, every)]
+        return _with_blocks(pieces, blocks, span, layout.wide, every)
+
+    moments = emissions(pieces, group.keys, spans, interval, every)
+    found = aggregated(moments, group.keys, layout.members, inside, interval, every)
     return found.with_columns(pl.col(m.name).cast(schema[m.name]) for m in layout.members).collect()
+
+
+def _with_blocks(pieces: pl.LazyFrame, blocks: pl.LazyFrame, span: int, wide: int, every: int) -> list[Placed]:
+    """Wide tiles where a window holds them whole, and narrow ones at its two ends."""
+    block, end = pl.col(AT) // wide * wide, pl.col(AT) + wide
+    near = placed(pieces, span, every)
+    return [
+        replace(near, last=pl.min_horizontal(near.last, boundary_from(block + wide, every) - every)),
+        replace(near, first=boundary_after(block + span, every)),
+        replace(placed(blocks, span, every), first=boundary_from(end, every)),
+    ]
 
 
 def tile_columns(group: FeatureGroup, layout: TileLayout) -> dict[str, DataType]:

@@ -24,9 +24,10 @@ from features.tiles import (
     states,
     tile_columns,
     tile_layout,
+    wide_layout,
 )
 from features.times import EPOCH as BEGINNING
-from features.times import UTC_US, from_micros, to_micros
+from features.times import UTC_US, from_micros, micros, to_micros
 
 _FOREVER = datetime(9999, 1, 1, tzinfo=UTC)  # tiles hold rows of the future too: boundaries do not reach them
 _SAMPLED_TILES = 4
@@ -67,22 +68,54 @@ class Tiling:
     def bring(self, group: FeatureGroup, layout: TileLayout, item: Input, plan: Plan, start: datetime) -> None:
         """Take in the commits that a plan reads, and cover all that windows from ``start`` on look back at.
 
-        Each step is committed once; a killed run goes on where it stopped.
+        Each step is committed once; a killed run goes on where it stopped. Wide tiles are built when they
+        are over.
         """
+        self._bring(group, layout, item, plan, start, _FOREVER)
+        if (wide := wide_layout(layout)) is not None:
+            over = from_micros(to_micros(plan.stamp) // wide.width * wide.width)
+            self._bring(group, wide, item, plan, start, over)
+
+    def _bring(
+        self, group: FeatureGroup, layout: TileLayout, item: Input, plan: Plan, start: datetime, end: datetime
+    ) -> None:
         table, version = self.table(group, layout), plan.sources[item.name][1]
         if version is None or table.finished(plan.number):
             return
-        start = _looked_at(layout, start)
-        covered, cursor = table.covered(), table.cursor(item.name)
-        for number, step in enumerate(self._steps(group, layout, item, version, start, covered, cursor)):
+        covered = table.covered()
+        start = min(_looked_at(layout, start), end)
+        wanted = (start, end) if covered is None else (min(start, covered[0]), max(end, covered[1]))
+        for number, step in enumerate(self._steps(group, layout, item, version, wanted, table)):
             if not table.took(plan.number, number):
                 table.append(plan.number, number, self._rows(group, layout, table, item, plan, step))
-        table.finish(plan.number, {item.name: version}, start if covered is None else min(start, covered))
+        table.finish(plan.number, {item.name: version}, wanted)
 
     def rows(self, group: FeatureGroup, layout: TileLayout, start: datetime, end: datetime) -> pl.LazyFrame:
-        """The tile table's rows of tiles that windows at boundaries in (start, end] look at."""
-        first = _looked_at(layout, start)
-        return self.table(group, layout).scan(first.date(), end.date()).filter(pl.col(TILE) >= first)
+        """The tile table's rows that matter to windows at boundaries in (start, end].
+
+        Where wide tiles stand for the middle of windows, these are the tiles at both ends of each window,
+        and those of which something became known late.
+        """
+        table, first = self.table(group, layout), _looked_at(layout, start)
+        if layout.wide is None:
+            return table.scan(first.date(), end.date()).filter(pl.col(TILE) >= first)
+        ends = _ends(layout, {micros(f.window or "") for f in group.features}, start, end)
+        parts = [table.scan(low.date(), high.date()).filter(_within(low, high)) for low, high in ends]
+        middle = table.scan(first.date(), end.date()).filter((pl.col(TILE) >= first) & (pl.col(KNOWN_FROM) > start))
+        middle = middle.filter(~pl.any_horizontal(_within(low, high) for low, high in ends))
+        late = middle.select(*group.keys, TILE).unique().collect()
+        if late.height:
+            oldest, newest = late.select(pl.col(TILE).min().alias("oldest"), pl.col(TILE).max()).row(0)
+            whole = table.scan(oldest.date(), newest.date())
+            parts.append(whole.join(late.lazy(), on=[*group.keys, TILE], how="semi"))
+        return pl.concat(parts)
+
+    def wide_rows(self, group: FeatureGroup, layout: TileLayout, start: datetime, end: datetime) -> pl.LazyFrame | None:
+        """The same of the wide tiles; None where the layout has none."""
+        wide, first = wide_layout(layout), _looked_at(layout, start)
+        if wide is None:
+            return None
+        return self.table(group, wide).scan(first.date(), end.date()).filter(pl.col(TILE) >= first)
 
     def touched(self, group: FeatureGroup, layout: TileLayout, plan: Plan, start: datetime) -> pl.DataFrame:
         """The entities of which something known by the last incremental run was found different since."""
@@ -96,31 +129,51 @@ class Tiling:
         layout: TileLayout,
         item: Input,
         version: int,
-        start: datetime,
-        covered: datetime | None,
-        cursor: int | None,
+        wanted: tuple[datetime, datetime],
+        table: TileTable,
     ) -> Iterator[Step]:
-        """First what commits changed in tiles that are there, then tiles further back than these."""
+        """First what commits changed in tiles that are there, then tiles before and after these."""
         days, room = item.days(version), self._capacity.rows_of(group)
-        width = timedelta(microseconds=layout.width)
-        if covered is not None and cursor is not None and cursor < version:
-            keys = group.keys if group.prepare is None else []
-            changed = item.changes(cursor, version, [*keys, item.time])
-            tile = (pl.col(item.time).dt.timestamp("us") // layout.width * layout.width).alias(TILE)
-            tiles = changed.filter(pl.col(item.time) >= covered).select(*keys, tile).unique()
-            for first, last in _runs(tiles[TILE].unique().sort(), layout.width):
-                for low, high in cut(days, room, from_micros(first), from_micros(last) + width, width=width):
-                    there = tiles.filter((pl.col(TILE) >= to_micros(low)) & (pl.col(TILE) < to_micros(high)))
-                    if there.height:
-                        yield Step(low, high, there.select(keys).unique() if keys else None)
-        if covered is None or start < covered:
-            dates = days["event_date"]
-            if dates.is_empty():
-                return
-            newest, oldest = (datetime.combine(d, datetime.min.time(), UTC) for d in (dates[-1], dates[0]))
-            begin = max(start, from_micros(to_micros(oldest) // layout.width * layout.width))
-            for low, high in cut(days, room, begin, covered or newest + DAY, width=width):
-                yield Step(low, high, None)
+        width, covered = timedelta(microseconds=layout.width), table.covered()
+        if covered is not None:
+            yield from self._changed(group, layout, item, version, covered, table)
+        if days.is_empty():
+            return
+        newest, oldest = (
+            datetime.combine(d, datetime.min.time(), UTC) for d in (days["event_date"][-1], days["event_date"][0])
+        )
+        first = max(wanted[0], from_micros(to_micros(oldest) // layout.width * layout.width))
+        last = min(wanted[1], newest + DAY + width)
+        gaps = [(first, last)] if covered is None else [(first, min(covered[0], last)), (max(covered[1], first), last)]
+        for start, end in gaps:
+            if start < end:
+                for low, high in cut(days, room, start, end, width=width):
+                    yield Step(low, high, None)
+
+    def _changed(
+        self,
+        group: FeatureGroup,
+        layout: TileLayout,
+        item: Input,
+        version: int,
+        covered: tuple[datetime, datetime],
+        table: TileTable,
+    ) -> Iterator[Step]:
+        """The tiles, among those that are there, in which new commits have rows."""
+        cursor = table.cursor(item.name)
+        if cursor is None or cursor >= version:
+            return
+        days, room, width = item.days(version), self._capacity.rows_of(group), timedelta(microseconds=layout.width)
+        keys = group.keys if group.prepare is None else []
+        changed = item.changes(cursor, version, [*keys, item.time])
+        there = (pl.col(item.time) >= covered[0]) & (pl.col(item.time) < covered[1])
+        tile = (pl.col(item.time).dt.timestamp("us") // layout.width * layout.width).alias(TILE)
+        tiles = changed.filter(there).select(*keys, tile).unique()
+        for first, last in _runs(tiles[TILE].unique().sort(), layout.width):
+            for low, high in cut(days, room, from_micros(first), from_micros(last) + width, width=width):
+                mine = tiles.filter((pl.col(TILE) >= to_micros(low)) & (pl.col(TILE) < to_micros(high)))
+                if mine.height:
+                    yield Step(low, high, mine.select(keys).unique() if keys else None)
 
     def _rows(
         self, group: FeatureGroup, layout: TileLayout, table: TileTable, item: Input, plan: Plan, step: Step
@@ -165,6 +218,23 @@ def commutes(group: FeatureGroup, layout: TileLayout, item: Input, version: int)
     joined = pl.concat(parts).select(whole.columns)
     order = [name for name, dtype in whole.schema.items() if not dtype.is_nested()]
     return whole.sort(order).equals(joined.sort(order))
+
+
+def _within(start: datetime, end: datetime) -> pl.Expr:
+    return (pl.col(TILE) >= start) & (pl.col(TILE) < end)
+
+
+def _ends(layout: TileLayout, spans: set[int], start: datetime, end: datetime) -> list[tuple[datetime, datetime]]:
+    """Where tiles begin that enter or leave windows at boundaries in (start, end], or lie there in a wide one."""
+    low, high, wide = to_micros(start) - layout.every, to_micros(end) + layout.every, layout.wide or 0
+    ranges = [(low - wide, high)] + [(low - span, high - span + wide) for span in spans if span >= wide]
+    merged: list[tuple[int, int]] = []
+    for first, last in sorted((max(first, 0), max(last, 0)) for first, last in ranges):
+        if merged and first <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(last, merged[-1][1]))
+        else:
+            merged.append((first, last))
+    return [(from_micros(first), from_micros(last)) for first, last in merged]
 
 
 def _looked_at(layout: TileLayout, start: datetime) -> datetime:

@@ -81,10 +81,13 @@ class WindowComputation:
         raw = [name for name in group.feature_names if name not in tiled]
         rows = None
         if layout is not None:
-            tiles = self._tiling.rows(group, layout, interval.start, min(interval.end, interval.cutoff))
+            end = min(interval.end, interval.cutoff)
+            tiles = self._tiling.rows(group, layout, interval.start, end)
+            wide = self._tiling.wide_rows(group, layout, interval.start, end)
             if scope is not None:
                 tiles = tiles.join(scope.lazy(), on=group.keys, how="semi")
-            rows = from_tiles(group, layout, tiles, interval)
+                wide = None if wide is None else wide.join(scope.lazy(), on=group.keys, how="semi")
+            rows = from_tiles(group, layout, tiles, wide, interval)
         if raw:
             frames = self._frames(group, inputs, plan, interval, scope)
             found = compute(group, frames, interval, only=raw).drop(ARRIVAL)

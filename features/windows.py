@@ -8,7 +8,7 @@ already served (SEMANTICS.md §3).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,32 +57,43 @@ def boundary_from(moment: pl.Expr, every: int) -> pl.Expr:
     return -((-moment) // every) * every
 
 
+@dataclass(frozen=True)
+class Placed:
+    """Pieces and the boundaries, from ``first`` to ``last`` (µs), at which a window holds each of them."""
+
+    pieces: pl.LazyFrame
+    first: pl.Expr
+    last: pl.Expr
+
+
+def placed(pieces: pl.LazyFrame, span: int, every: int) -> Placed:
+    """Where pieces lie in windows of a span: from when they are known until the window has passed them."""
+    return Placed(pieces, pl.col(KNOWN), (pl.col(AT) + span) // every * every)
+
+
 def aggregated(
-    pieces: pl.LazyFrame,
+    moments: pl.LazyFrame,
     keys: Sequence[str],
     members: Sequence[Member],
-    spans: Sequence[int],
+    inside: Callable[[int], Sequence[Placed]],
     interval: Interval,
     every: int,
     order: Sequence[str] = (),
 ) -> pl.LazyFrame:
-    """The features of each entity at each boundary of the interval at which it emits.
+    """The features of each entity at the moments at which it emits (see ``emissions``).
 
-    ``pieces`` have the keys, AT, KNOWN, REPLACED and what the members' expressions read, which see them
-    in the ``order`` of these columns, if any. ``spans`` are all windows of the group: they decide when
-    an entity emits. The result has the keys, event_timestamp and the members.
+    ``inside`` gives the pieces in windows of a span: the keys, AT, KNOWN, REPLACED and what the members'
+    expressions read, which see them in the ``order`` of these columns, if any. The result has the keys,
+    event_timestamp and the members.
     """
     low, high = interval.boundaries(every)
-    whole = pl.all_horizontal(pl.col(k).is_not_null() for k in keys)
-    pieces = pieces.filter(whole & (pl.col(KNOWN) <= high) & (pl.col(AT) + max(spans) + every >= low))
-    moments = emissions(pieces, keys, spans, low, high, every)
     rows = moments
     for span in sorted({m.span for m in members}):
-        inside = _at_boundaries(pieces, span, low, high, every)
-        inside = inside.join(moments, on=[*keys, _BOUNDARY], how="semi")
-        inside = inside.sort(order, nulls_last=True) if order else inside
+        parts = [_at_boundaries(part, low, high, every) for part in inside(span)]
+        pieces = pl.concat(parts).join(moments, on=[*keys, _BOUNDARY], how="semi")
+        pieces = pieces.sort(order, nulls_last=True) if order else pieces
         chosen = [m for m in members if m.span == span]
-        found = inside.group_by([*keys, _BOUNDARY]).agg(m.expr.alias(m.name) for m in chosen)
+        found = pieces.group_by([*keys, _BOUNDARY]).agg(m.expr.alias(m.name) for m in chosen)
         rows = rows.join(found.with_columns(pl.lit(True).alias(_PRESENT)), on=[*keys, _BOUNDARY], how="left")
         filled = [
             pl.when(_PRESENT).then(pl.col(m.name)).otherwise(pl.lit(m.nothing)).alias(m.name)
@@ -94,11 +105,17 @@ def aggregated(
 
 
 def emissions(
-    pieces: pl.LazyFrame, keys: Sequence[str], spans: Sequence[int], low: int, high: int, every: int
+    pieces: pl.LazyFrame, keys: Sequence[str], spans: Sequence[int], interval: Interval, every: int
 ) -> pl.LazyFrame:
-    """The boundaries in [low, high] at which a piece of an entity enters a window, leaves one or is replaced."""
+    """The boundaries of an interval at which a piece of an entity enters a window, leaves one or is replaced.
+
+    ``spans`` are all windows of the group: they decide together when an entity emits.
+    """
+    low, high = interval.boundaries(every)
     at, known, replaced = pl.col(AT), pl.col(KNOWN), pl.col(REPLACED)
     stays = at + max(spans)
+    whole = pl.all_horizontal(pl.col(k).is_not_null() for k in keys)
+    pieces = pieces.filter(whole & (known <= high) & (stays + every >= low))
 
     def moments(boundary: pl.Expr, there: pl.Expr) -> pl.LazyFrame:
         inside = (boundary >= low) & (boundary <= high)
@@ -111,12 +128,13 @@ def emissions(
     return pl.concat(changes).unique()
 
 
-def _at_boundaries(pieces: pl.LazyFrame, span: int, low: int, high: int, every: int) -> pl.LazyFrame:
-    """Each piece once for every boundary in [low, high] whose window of ``span`` it lies in."""
-    first, last = pl.col(KNOWN), (pl.col(AT) + span) // every * every
-    last = pl.min_horizontal(last, pl.col(REPLACED) - every)
+def _at_boundaries(part: Placed, low: int, high: int, every: int) -> pl.LazyFrame:
+    """Each piece once for every boundary in [low, high] at which a window holds it."""
+    first = pl.max_horizontal(part.first, pl.col(KNOWN))
+    last = pl.min_horizontal(part.last, pl.col(REPLACED) - every)
     if low == high:
-        return pieces.filter((first <= low) & (last >= low)).with_columns(pl.lit(low, pl.Int64).alias(_BOUNDARY))
+        there = part.pieces.filter((first <= low) & (last >= low))
+        return there.with_columns(pl.lit(low, pl.Int64).alias(_BOUNDARY))
     first, last = pl.max_horizontal(first, pl.lit(low)), pl.min_horizontal(last, pl.lit(high))
     ranges = pl.int_ranges(first, last + 1, every).alias(_BOUNDARY)
-    return pieces.filter(first <= last).with_columns(ranges).explode(_BOUNDARY)
+    return part.pieces.filter(first <= last).with_columns(ranges).explode(_BOUNDARY)

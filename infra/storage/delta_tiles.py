@@ -31,10 +31,10 @@ class DeltaTileTable:
         reached = self._table.reached(_CURSOR + source)
         return reached if reached >= 0 else None
 
-    def covered(self) -> datetime | None:
-        """The moment from which on all tiles are there; None while there are none."""
+    def covered(self) -> tuple[datetime, datetime] | None:
+        """From when to when all tiles are there (half-open); None while there are none."""
         reach = self._table.reached("reach")
-        return from_micros(_FAR - reach) if reach >= 0 else None
+        return (from_micros(_FAR - reach), from_micros(self._table.reached("until"))) if reach >= 0 else None
 
     def took(self, plan: int, step: int) -> bool:
         """Whether a step of a plan was committed."""
@@ -49,10 +49,10 @@ class DeltaTileTable:
         """Whether a plan brought the tiles up to date."""
         return self._table.took("done", plan)
 
-    def finish(self, plan: int, cursors: Mapping[str, int], covered: datetime) -> None:
-        """Say that a plan brought the tiles up to these versions, complete from ``covered`` on."""
+    def finish(self, plan: int, cursors: Mapping[str, int], covered: tuple[datetime, datetime]) -> None:
+        """Say that a plan brought the tiles up to these versions, and from when to when all are there."""
         marks = {_CURSOR + source: version for source, version in cursors.items()}
-        marks["reach"] = _FAR - to_micros(covered)
+        marks |= {"reach": _FAR - to_micros(covered[0]), "until": to_micros(covered[1])}
         self._table.append_once(pl.DataFrame(schema=self._columns), "done", plan, marks=marks)
 
     def scan(self, since: date | None = None, until: date | None = None) -> pl.LazyFrame:

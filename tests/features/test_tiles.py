@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import numpy as np
 import polars as pl
@@ -12,18 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import oracle
-from features import Entity, Feature, FeatureGroup, FeatureStore, Registry, Source
+from card_payments import ABOUT, HOUR, SCHEMA, T0, card, paid
+from features import Feature, FeatureGroup, FeatureStore, Registry, Source
 from features.aggregates import approx_quantile, ewm_mean, slope
 from features.decomposition import Undecomposed, decompose
 from features.tiles import tile_layout, undecomposed
 from infra.storage.delta import DeltaLake
 from infra.storage.memory_store import MemoryOnlineStore
 
-T0 = datetime(2026, 3, 1, tzinfo=UTC)
-HOUR = timedelta(hours=1)
-ABOUT = {"owner": "o", "description": "d"}
-card = Entity("card", keys={"card_id": pl.Int64})
-SCHEMA = {"payment_id": pl.Int64, "card_id": pl.Int64, "amount": pl.Float64, "at": pl.Datetime("us", "UTC")}
 x, at = pl.col("amount"), pl.col("at")
 OFFSET = 1e9
 
@@ -113,7 +109,7 @@ def same(name: str, found: object, wanted: object) -> bool:
 
 
 ACTION = st.one_of(
-    st.tuples(st.just("tick"), st.integers(1, 9)),
+    st.tuples(st.just("tick"), st.integers(1, 30)),
     st.tuples(
         st.just("write"),
         st.integers(1, 2),
@@ -156,9 +152,7 @@ class World:
     def _append(self, record, card_id, amount, moment):
         self.now += timedelta(seconds=1)
         value = None if amount is None else OFFSET + amount + 0.25
-        row = (record, card_id, value, moment)
-        source = next(iter(self.group.inputs.values()))
-        self.store.write_source(source, pl.DataFrame([row], schema=dict(source.schema), orient="row"))
+        self.store.write_source("payments", paid((record, card_id, value, moment)))
         arrival = max(self.now, moment) if self.live else moment
         number = len(self.versions)
         version = {"record": record, "entity": card_id, "at": moment, "arrival": arrival, "number": number}
@@ -175,18 +169,40 @@ class World:
             self.store.materialize(self.group, begin, begin + length * HOUR)
 
 
-SHAPES = [(("6h", "1d"), "3h", None), (("5h",), "2h", "90m"), (("1h", "4h"), "4h", None)]
+SHAPES = [
+    (("6h", "1d"), "3h", None),
+    (("5h",), "2h", "90m"),
+    (("1h", "4h"), "4h", None),
+    (("3d", "6h"), "2h", "1h"),  # with wide tiles of 12 hours
+    (("5d",), "1h", None),  # with wide tiles of a day
+]
+
+
+KINDS = [(True, True), (False, True), (True, False), (False, False)]
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize(("live", "keyed"), [(True, True), (False, True), (True, False), (False, False)])
-@settings(max_examples=6, deadline=None)
+@pytest.mark.parametrize(("live", "keyed"), KINDS)
+@settings(max_examples=4)
 @given(actions=st.lists(ACTION, min_size=3, max_size=12))
 def test_tiles_equal_brute_force_over_what_was_known(tmp_path_factory, shape, live, keyed, actions):
+    check_tiles(tmp_path_factory.mktemp("lake"), shape, live, keyed, actions)
+
+
+@pytest.mark.prove
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize(("live", "keyed"), KINDS)
+@settings(max_examples=60)
+@given(actions=st.lists(ACTION, min_size=3, max_size=20))
+def test_many_tiles_equal_brute_force_over_what_was_known(tmp_path_factory, shape, live, keyed, actions):
+    check_tiles(tmp_path_factory.mktemp("lake"), shape, live, keyed, actions)
+
+
+def check_tiles(folder, shape, live, keyed, actions):
     windows, every, delay = shape
     known = {"keys": ["payment_id"] if keyed else None, "live_since": T0 - 100 * HOUR if live else None}
     source = Source("payments", SCHEMA, "at", **known)
-    world = World(tmp_path_factory.mktemp("lake"), windowed(source, windows, every, delay), live, keyed)
+    world = World(folder, windowed(source, windows, every, delay), live, keyed)
     world.run(actions)
     assert_as_by_hand(world, windows, every, delay)
 
@@ -198,7 +214,7 @@ def look_alike(frame: pl.LazyFrame) -> pl.LazyFrame:
 
 @pytest.mark.parametrize("by", [(), ("card_id",)], ids=["by row", "by card"])
 @pytest.mark.parametrize("live", [True, False])
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=4)
 @given(actions=st.lists(ACTION, min_size=3, max_size=9))
 def test_a_prepare_sees_rows_as_they_were_known(tmp_path_factory, by, live, actions):
     source = Source("payments", SCHEMA, "at", keys=["payment_id"], live_since=T0 - 100 * HOUR if live else None)
