@@ -50,9 +50,12 @@ def show_training_set(found: TrainingSet, output: Path | None, *, json: bool) ->
         out.print(f"{frame.height:,} rows in {output}", markup=False, soft_wrap=True)
 
 
-def show_runs(title: str, runs: Sequence[Run | SyncRun], *, json: bool) -> None:
-    """What runs did, a line each; their notes on standard error."""
-    rows = [asdict(run) for run in runs]
+def show_runs(title: str, runs: Mapping[str, Run | SyncRun], *, json: bool) -> None:
+    """What the runs of groups did, a line each; their notes on standard error.
+
+    Groups are called what ``runs`` calls them: two majors of one group are told apart.
+    """
+    rows = [{**asdict(run), "group": group} for group, run in runs.items()]
     if json:
         print_json(rows)
     else:

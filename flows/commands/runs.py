@@ -13,21 +13,21 @@ from infra.wiring import open_platform
 
 def materialize(groups: list[str] | None, *, home: Path | None, json: bool) -> None:
     """The live path of the groups."""
-    runs = []
+    runs = {}
     with clear_errors(), open_platform(home=home) as platform:
         for group in due(platform.store, groups):
             with progress_bar(f"materialize {group}") as progress:
-                runs.append(platform.store.materialize_incremental(group, progress))
+                runs[group] = platform.store.materialize_incremental(group, progress)
     show_runs("materialized", runs, json=json)
 
 
 def backfill(start: str, end: str, groups: list[str] | None, *, home: Path | None, json: bool) -> None:
     """The interval [start, end) of the groups."""
-    runs = []
+    runs = {}
     with clear_errors(), open_platform(home=home) as platform:
         for group in due(platform.store, groups):
             with progress_bar(f"backfill {group}") as progress:
-                runs.append(platform.store.materialize(group, start, end, progress))
+                runs[group] = platform.store.materialize(group, start, end, progress)
     show_runs("backfilled", runs, json=json)
 
 
@@ -41,12 +41,12 @@ def preview(start: str, end: str, groups: list[str] | None, *, home: Path | None
 def sync(groups: list[str] | None, *, home: Path | None, json: bool) -> None:
     """Offline to online."""
     with clear_errors(), open_platform(home=home) as platform:
-        runs = [platform.store.sync(name) for name in served(platform.store.registry, groups)]
+        runs = {name: platform.store.sync(name) for name in served(platform.store.registry, groups)}
     show_runs("synced", runs, json=json)
 
 
 def fold(groups: list[str] | None, *, home: Path | None, json: bool) -> None:
     """Pushed rows into the feature tables."""
     with clear_errors(), open_platform(home=home) as platform:
-        runs = [platform.store.fold(name) for name in served(platform.store.registry, groups)]
+        runs = {name: platform.store.fold(name) for name in served(platform.store.registry, groups)}
     show_runs("folded", runs, json=json)
