@@ -175,7 +175,7 @@ def within(frame: pl.LazyFrame, scope: pl.DataFrame) -> pl.LazyFrame:
     if 0 < scope.height <= 10_000:
         # A literal filter on one column lets file and row-group statistics prune; the join decides.
         values = scope[first].unique()
-        held = pl.col(first).is_in(values.drop_nulls().implode())
+        held = pl.col(first).is_in(pl.lit(values.drop_nulls()).implode())
         frame = frame.filter(held | pl.col(first).is_null() if values.null_count() else held)
     return frame.join(scope.lazy(), on=scope.columns, how="semi", nulls_equal=True)
 
