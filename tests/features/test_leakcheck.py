@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features import Entity, Feature, FeatureGroup, FeatureService, FeatureStore, ModelSpec, Registry, Source
+from card_payments import ABOUT, HOUR, SCHEMA, T0, amount, card, paid, payments
+from features import Feature, FeatureGroup, FeatureService, FeatureStore, ModelSpec, Registry, Source
 from features.definitions import REGISTRY
 from features.errors import InvalidInput
 from features.leakcheck import leakcheck
@@ -19,15 +20,8 @@ from infra.storage.delta import DeltaLake
 from infra.storage.memory_store import MemoryOnlineStore
 from infra.wiring import open_platform
 
-T0 = datetime(2026, 3, 1, tzinfo=UTC)
-HOUR = timedelta(hours=1)
-SCHEMA = {"payment_id": pl.Int64, "card_id": pl.Int64, "amount": pl.Float64, "at": pl.Datetime("us", "UTC")}
-card = Entity("card", keys={"card_id": pl.Int64})
-payments = Source("payments", SCHEMA, "at", keys=["payment_id"])
 live_payments = Source("payments", SCHEMA, "at", keys=["payment_id"], live_since=T0)
 disputes = Source("disputes", {"card_id": pl.Int64, "said_at": pl.Datetime("us", "UTC")}, "said_at")
-ABOUT = {"owner": "payments", "description": "About a card."}
-amount = pl.col("amount")
 seen = [Feature("seen", pl.col("seen"))]
 BY_CARD = {"prepare_by": ["card_id"], "grain": "event"}
 
@@ -60,7 +54,7 @@ def filled(folder, registry, rows, later=()):
     """A store with payments written in one batch, disputes in another, at the last row's time and after."""
     now = [T0]
     store = FeatureStore(Registry(registry), DeltaLake(folder), MemoryOnlineStore(), lambda: now[0])
-    store.write_source("payments", pl.DataFrame(rows, SCHEMA, orient="row"))
+    store.write_source("payments", paid(*rows))
     if later:
         store.write_source("disputes", pl.DataFrame(later, dict(disputes.schema), orient="row"))
     now[0] = T0 + 100 * HOUR
@@ -159,7 +153,7 @@ def test_a_row_that_hides_how_late_what_it_is_made_of_arrived_is_caught(tmp_path
         store = FeatureStore(Registry([one]), DeltaLake(tmp_path / name), MemoryOnlineStore(), lambda now=now: now[0])
         for number, hour in ((2, 2), (3, 11), (1, 1)):  # the first payment is the last to come
             row = (number, 1, float(number), T0 + hour * HOUR)
-            store.write_source("payments", pl.DataFrame([row], SCHEMA, orient="row"))
+            store.write_source("payments", paid(row))
             now[0] += 5 * HOUR
         leaks = check(store, moments=30).leaks
         assert len(leaks) == found
@@ -216,7 +210,7 @@ def test_late_and_corrected_rows_raise_no_alarm(tmp_path_factory, name, arrivals
         now[0] += 7 * HOUR
         moment = T0 + payment * 5 * HOUR if late > 10 else now[0] - late * HOUR
         row = (payment, card_id, float(value), min(moment, now[0]))
-        store.write_source("payments", pl.DataFrame([row], SCHEMA, orient="row"))
+        store.write_source("payments", paid(row))
     now[0] += 40 * HOUR
     assert check(store, moments=4).leaks == []
 

@@ -110,10 +110,22 @@ class World:
 
 
 @pytest.mark.parametrize("grain", GRAINS)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=4)
 @given(actions=st.lists(ACTION, min_size=4, max_size=12))
 def test_online_and_as_served_agree_at_every_step_and_afterwards(tmp_path_factory, grain, actions):
-    world = World(tmp_path_factory.mktemp("world"), GRAINS[grain])
+    check_agreement(tmp_path_factory.mktemp("world"), grain, actions)
+
+
+@pytest.mark.prove
+@pytest.mark.parametrize("grain", GRAINS)
+@settings(max_examples=60)
+@given(actions=st.lists(ACTION, min_size=4, max_size=20))
+def test_online_and_as_served_agree_at_many_steps_and_afterwards(tmp_path_factory, grain, actions):
+    check_agreement(tmp_path_factory.mktemp("world"), grain, actions)
+
+
+def check_agreement(folder, grain, actions):
+    world = World(folder, GRAINS[grain])
     for action in actions:
         world.act(*action)
     for last in ("fold", "sync"):

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-
 import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features import Entity, Feature, FeatureGroup, FeatureService, FeatureStore, Registry, Source
+from card_payments import ABOUT, HOUR, T0, amount, card, hours, paid, payments
+from features import Feature, FeatureGroup, FeatureService, FeatureStore, Registry
 from features.capacity import Capacity
 from features.errors import GroupHeld, IncompatibleFeatureVersion, InvalidInput, NotRegistered
 from infra.storage.delta import DeltaLake
 from infra.storage.memory_store import MemoryOnlineStore
 from infra.storage.push_log import LmdbPushLog
 
-T0 = datetime(2026, 3, 1, tzinfo=UTC)
-HOUR = timedelta(hours=1)
-ABOUT = {"owner": "o", "description": "d"}
-card = Entity("card", keys={"card_id": pl.Int64})
-SCHEMA = {"payment_id": pl.Int64, "card_id": pl.Int64, "amount": pl.Float64, "at": pl.Datetime("us", "UTC")}
-payments = Source("payments", SCHEMA, "at", keys=["payment_id"])
 CARDS = [1, 2, 3]
-amount = pl.col("amount")
 
 
 def group(version, factor=1, *features, derived=(), name="g", **options):
@@ -53,8 +45,8 @@ class Home:
 
     def write(self, *rows):
         """Payments as (id, card, amount, hours after T0)."""
-        rows = [(number, card_id, float(value), T0 + at * HOUR) for number, card_id, value, at in rows]
-        self.store.write_source(payments, pl.DataFrame(rows, schema=SCHEMA, orient="row"))
+        rows = [(number, card_id, float(value), hours(at)) for number, card_id, value, at in rows]
+        self.store.write_source(payments, paid(*rows))
 
     def run(self, name="g"):
         self.tick()
@@ -397,14 +389,26 @@ STEP = st.one_of(
 )
 
 
-@settings(max_examples=15, deadline=None)
-@given(
-    first=st.lists(STEP, min_size=1, max_size=5),
-    second=st.lists(STEP, min_size=1, max_size=5),
-    third=st.lists(STEP, max_size=4),
-)
-def test_whatever_was_written_rollback_and_release_return_to_what_was_answered(tmp_path_factory, first, second, third):
-    home, seen = Home(tmp_path_factory.mktemp("home")), []
+def steps(most):
+    """Steps before, between and after two versions."""
+    return st.tuples(*(st.lists(STEP, min_size=1, max_size=most) for _ in range(3)))
+
+
+@settings(max_examples=4)
+@given(steps=steps(4))
+def test_whatever_was_written_rollback_and_release_return_to_what_was_answered(tmp_path_factory, steps):
+    check_there_and_back(tmp_path_factory.mktemp("homes"), *steps)
+
+
+@pytest.mark.prove
+@settings(max_examples=80)
+@given(steps=steps(6))
+def test_whatever_many_wrote_rollback_and_release_return_to_what_was_answered(tmp_path_factory, steps):
+    check_there_and_back(tmp_path_factory.mktemp("homes"), *steps)
+
+
+def check_there_and_back(folder, first, second, third):
+    home, seen = Home(folder / "home"), []
     first = [("write", 9, 1, 5, -41), *first]  # a version that never wrote a row cannot be gone back to
     for version, factor, steps in (("1.0.0", 1, first), ("1.0.1", 10, second)):
         home.deploy(group(version, factor))
@@ -416,7 +420,7 @@ def test_whatever_was_written_rollback_and_release_return_to_what_was_answered(t
     home.release()
     assert (home.answers(), home.standing()) == seen[1]
 
-    undisturbed = Home(tmp_path_factory.mktemp("undisturbed"))
+    undisturbed = Home(folder / "undisturbed")
     undisturbed.deploy(group("1.0.1", 10))
     for name, *arguments in [*first, ("run",), *second, ("run",)]:
         getattr(undisturbed, name)(*([tuple(arguments)] if arguments else []))

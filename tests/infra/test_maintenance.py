@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 
-from features import Entity, Feature, FeatureGroup, Registry, Source
+from card_payments import ABOUT, DAY, HOUR, T0, card, paid, payments
+from features import Feature, FeatureGroup, Registry
 from features.errors import StorageError
 from features.stores import Plan
 from infra.maintenance import (
@@ -30,16 +31,6 @@ from infra.storage.delta import DeltaLake
 from infra.storage.delta_upkeep import Keep
 from infra.wiring import Platform, fixed_clock, open_platform
 
-T0 = datetime(2026, 3, 1, tzinfo=UTC)
-HOUR, DAY = timedelta(hours=1), timedelta(days=1)
-ABOUT = {"owner": "o", "description": "d"}
-card = Entity("card", keys={"card_id": pl.Int64})
-payments = Source(
-    "payments",
-    {"payment_id": pl.Int64, "card_id": pl.Int64, "amount": pl.Float64, "at": pl.Datetime("us", "UTC")},
-    "at",
-    keys=["payment_id"],
-)
 last = FeatureGroup("last", "1.0.0", card, payments, [Feature("amount", pl.col("amount"))], grain="event", **ABOUT)
 spending = FeatureGroup(
     "spending",
@@ -69,7 +60,7 @@ def days(first: int, count: int) -> pl.DataFrame:
         for i in range(12)
     ]
     rows += [(100 * day, 0, 50.0, T0 + day * DAY) for day in range(max(first - 1, 0), first + count - 1)]
-    return pl.DataFrame(rows, schema=dict(payments.schema), orient="row")
+    return paid(*rows)
 
 
 def open_home(home: Path, now: datetime) -> Platform:

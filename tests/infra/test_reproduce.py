@@ -12,24 +12,14 @@ import pytest
 from deltalake import DeltaTable
 from sklearn.linear_model import LinearRegression
 
-from features import Entity, Feature, FeatureGroup, FeatureService, ModelSpec, Registry, Source
+from card_payments import ABOUT, DAY, HOUR, T0, card, paid, payments
+from features import Feature, FeatureGroup, FeatureService, ModelSpec, Registry
 from features.content_hash import content_hash
 from features.errors import ReproductionError, TrackingError
 from features.retrieval import TrainingSet
 from infra.maintenance import maintain
 from infra.model_runs import train
 from infra.wiring import Platform, fixed_clock, open_platform
-
-T0 = datetime(2026, 3, 1, tzinfo=UTC)
-HOUR, DAY = timedelta(hours=1), timedelta(days=1)
-ABOUT = {"owner": "o", "description": "d"}
-card = Entity("card", keys={"card_id": pl.Int64})
-payments = Source(
-    "payments",
-    {"payment_id": pl.Int64, "card_id": pl.Int64, "amount": pl.Float64, "at": pl.Datetime("us", "UTC")},
-    "at",
-    keys=["payment_id"],
-)
 
 
 def last_group(version: str = "1.0.0", expr: pl.Expr | None = None, **options) -> FeatureGroup:
@@ -58,7 +48,7 @@ def days(first: int, count: int, amount: float = 0.0) -> pl.DataFrame:
         for day in range(first, first + count)
         for i in range(12)
     ]
-    return pl.DataFrame(rows, schema=dict(payments.schema), orient="row")
+    return paid(*rows)
 
 
 def open_home(home: Path, now: datetime, definitions: Registry | None = None) -> Platform:
