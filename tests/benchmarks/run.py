@@ -17,7 +17,16 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import bench_line, bench_pit, bench_push, bench_reproduce, bench_stdf, bench_versions, bench_windows
+from benchmarks import (
+    bench_line,
+    bench_pit,
+    bench_push,
+    bench_reproduce,
+    bench_stdf,
+    bench_versions,
+    bench_wide,
+    bench_windows,
+)
 from benchmarks.measurement import Measurement
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,8 +47,10 @@ BENCHMARKS: tuple[Callable[[], Measurement], ...] = (
     bench_versions.rollback_1m,
     bench_versions.release_1m,
     bench_windows.increment_30d,
+    bench_windows.increment_30d_daily,
     bench_windows.increment_10m_entities,
     bench_windows.noop_1000,
+    bench_wide.wide_10k,
 )
 """Every benchmark; its function's name is its name in the table and in the results."""
 
