@@ -12,15 +12,20 @@ import inspect
 import json
 import pickle
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from types import FunctionType
 from typing import Any
 
 import polars as pl
 
+from features.constants import constant_text
 from features.errors import DefinitionError
 from features.lambda_text import code_text, lambda_text
+from features.used_names import brought, module_names, package_of, plain_function
+
+_WRAPPER = "polars"
+"""The package that wraps the functions of expressions in its own, whose insides say nothing of a definition."""
 
 
 def source_text(function: Callable[..., Any]) -> str:
@@ -42,25 +47,69 @@ def source_text(function: Callable[..., Any]) -> str:
 
 
 def captured(function: Callable[..., Any]) -> list[str]:
-    """What a function uses that its source does not show: bound arguments and values of enclosing functions.
+    """What a function uses that its source does not show.
+
+    That are bound arguments and values of enclosing functions, and what it takes from modules of its package:
+    constants, the source of functions and classes, and what these functions use in turn.
 
     >>> from functools import partial
     >>> captured(partial(sorted, reverse=True))
     ["('reverse', True)"]
     """
+    return list(_captured(function, package_of(function), set()))
+
+
+def _captured(function: Any, home: str, met: set[int | str]) -> Iterator[str]:
+    function = plain_function(function)
     if isinstance(function, partial):
-        bound = [repr(value) for value in (*function.args, *sorted(function.keywords.items()))]
-        return bound + captured(function.func)
-    found = []
-    cells = [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
-    defaults = [*(getattr(function, "__defaults__", None) or ())]
-    defaults += (getattr(function, "__kwdefaults__", None) or {}).values()
-    for value in [*cells, *defaults]:
-        if inspect.isfunction(value) or isinstance(value, partial):
-            found += [source_text(value), *captured(value)]
-        else:
-            found.append(repr(value))
-    return [text for text in found if " at 0x" not in text]  # an address says nothing and changes
+        for value in (*function.args, *sorted(function.keywords.items())):
+            yield from _held(value, home, met)
+        yield from _captured(function.func, home, met)
+        return
+    if id(function) in met:
+        return
+    met.add(id(function))
+    home = package_of(function) if home == _WRAPPER else home
+    for value in brought(function).values():
+        yield from _held(value, home, met)
+    if inspect.isfunction(function) and package_of(function) == home != _WRAPPER:
+        for name, value in module_names(function).items():
+            yield from _named(name, value, home, met)
+
+
+def _held(value: Any, home: str, met: set[int | str]) -> Iterator[str]:
+    """What is to be said of a value that the function alone holds: all that can be."""
+    functions: list[Any] = []
+    value = plain_function(value)
+    text = constant_text(value, serialized, functions)
+    if functions != [value]:
+        text = repr(value) if text is None else text
+        if " at 0x" not in text:  # an address says nothing and changes
+            yield text
+    for used in functions:
+        yield from _used(used, home, met)
+
+
+def _named(name: str, value: Any, home: str, met: set[int | str]) -> Iterator[str]:
+    """What is to be said of a name of a module: the value of a constant, the source of the package's own functions."""
+    functions: list[Any] = []
+    value = plain_function(value)
+    text = constant_text(value, serialized, functions)
+    said = f"{name} = {text}"
+    if text is not None and functions != [value] and said not in met:
+        met.add(said)
+        yield said
+    for used in functions:
+        if package_of(used) == home:
+            yield from _used(used, home, met)
+
+
+def _used(function: Any, home: str, met: set[int | str]) -> Iterator[str]:
+    if inspect.isclass(function) and package_of(function) != home:
+        yield function.__qualname__
+    elif id(function) not in met:
+        yield source_text(function)
+        yield from _captured(function, home, met)
 
 
 def serialized(expr: pl.Expr) -> str:

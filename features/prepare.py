@@ -5,12 +5,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from types import FunctionType
 from typing import Any
 
 import polars as pl
 
 from features.errors import DefinitionError
+from features.used_names import brought, module_names, package_of, plain_function
 
 
 def check_prepare(who: str, prepare: Callable[..., Any], inputs: Mapping[str, Any], *, named: bool) -> None:
@@ -34,7 +34,7 @@ def check_prepare(who: str, prepare: Callable[..., Any], inputs: Mapping[str, An
             f"{who}: `prepare` is called with {arguments}, which it does not take ({error}): "
             f"give it a parameter for each input"
         ) from error
-    for name, value in _brought(prepare):
+    for name, value in _frames_of(prepare):
         raise DefinitionError(
             f"{who}: `prepare` uses {name!r}, a {type(value).__name__} that is no input: "
             f"make it a source and an input of the group"
@@ -60,33 +60,19 @@ def run_prepare(
     return found
 
 
-def _brought(function: Callable[..., Any]) -> Iterator[tuple[str, object]]:
+def _frames_of(prepare: Callable[..., Any]) -> Iterator[tuple[str, object]]:
     """Frames that a function, or one of its package that it calls, has from outside of its arguments."""
-    home = _package(function)
-    waiting: list[tuple[str, Any]] = [("", function)]
+    home = package_of(prepare)
+    waiting: list[tuple[str, Any]] = [("", prepare)]
     met: set[int] = set()
     while waiting:
         name, this = waiting.pop()
+        this = plain_function(this)
         if isinstance(this, pl.DataFrame | pl.LazyFrame):
             yield name, this
         elif isinstance(this, partial):
             given = {f"argument {i}": value for i, value in enumerate(this.args)}
             waiting += [*given.items(), *this.keywords.items(), ("", this.func)]
-        elif inspect.isfunction(this) and _package(this) == home and id(this) not in met:
+        elif inspect.isfunction(this) and package_of(this) == home and id(this) not in met:
             met.add(id(this))
-            waiting += _uses(this).items()
-
-
-def _package(function: Any) -> str:
-    function = function.func if isinstance(function, partial) else function
-    return str(getattr(function, "__module__", "")).partition(".")[0]
-
-
-def _uses(function: FunctionType) -> Mapping[str, Any]:
-    """What a function names that is not its own: globals, values of enclosing functions, defaults."""
-    try:
-        variables = inspect.getclosurevars(function)
-    except ValueError:  # it names something that is yet to be defined
-        return {}
-    defaults = inspect.signature(function).parameters.values()
-    return {**variables.globals, **variables.nonlocals, **{p.name: p.default for p in defaults}}
+            waiting += (module_names(this) | brought(this)).items()
