@@ -55,19 +55,19 @@ def open_home(home: Path, now: datetime, definitions: Registry | None = None) ->
     return open_platform(definitions or registry(), home, fixed_clock(now))
 
 
-def fill(home: Path, definitions: Registry | None = None) -> None:
+def fill(home: Path) -> None:
     """Six days, four of them live."""
-    with open_home(home, T0 + 2 * DAY, definitions) as platform:
+    with open_home(home, T0 + 2 * DAY) as platform:
         platform.store.write_source(payments, days(0, 2))
         for group in ("last", "spending"):
             platform.store.materialize(group, T0, T0 + 2 * DAY)
             platform.store.sync(group)
     for day in range(2, 6):
-        run_day(home, day, days(day, 1), definitions)
+        run_day(home, day, days(day, 1))
 
 
-def run_day(home: Path, day: int, rows: pl.DataFrame, definitions: Registry | None = None) -> None:
-    with open_home(home, T0 + (day + 1) * DAY, definitions) as platform:
+def run_day(home: Path, day: int, rows: pl.DataFrame) -> None:
+    with open_home(home, T0 + (day + 1) * DAY) as platform:
         platform.store.write_source(payments, rows)
         for group in ("last", "spending"):
             platform.store.materialize_incremental(group)
@@ -82,11 +82,11 @@ def asked() -> pl.DataFrame:
     return pl.DataFrame(rows, schema=schema, orient="row")
 
 
-def log_sets(home: Path, now: datetime, definitions: Registry | None = None) -> dict[str, TrainingSet]:
+def log_sets(home: Path, now: datetime) -> dict[str, TrainingSet]:
     """Training sets of several kinds, each with a run of its own."""
     renamed = asked().rename({"event_timestamp": "moment"}).with_columns(pl.col("moment").dt.replace_time_zone(None))
     references, found = ["spending:n_1d", "last:amount"], {}
-    with open_home(home, now, definitions) as platform:
+    with open_home(home, now) as platform:
         store = platform.store
         for made in (
             store.get_historical_features(asked(), references),
@@ -119,10 +119,10 @@ def filled(tmp_path_factory) -> tuple[Path, dict[str, TrainingSet]]:
     return home, log_sets(home, T0 + 6 * DAY)
 
 
-def test_equal_after_the_source_was_overwritten_features_backfilled_and_tables_maintained_for_two_years(tmp_path):
-    fill(tmp_path)
-    now = T0 + 6 * DAY
-    sets = log_sets(tmp_path, now)
+def test_equal_after_the_source_was_overwritten_features_backfilled_and_tables_maintained_for_two_years(
+    filled, tmp_path
+):
+    sets, now = copy(filled, tmp_path), T0 + 6 * DAY
     with open_home(tmp_path, now) as platform:
         newest = platform.store.get_historical_features(asked(), ["last:amount"]).to_polars()
     run_day(tmp_path, 6, days(0, 6, amount=1000.0))  # every record corrected
@@ -157,9 +157,9 @@ def test_a_training_set_made_before_anything_was_published_stays_empty(tmp_path)
     check_equal(tmp_path, {run_id: made}, T0 + 9 * DAY)
 
 
-def test_a_service_is_reproduced_with_its_derived_features_though_it_has_grown_since(tmp_path):
+def test_a_service_is_reproduced_with_its_derived_features_though_it_has_grown_since(filled, tmp_path):
+    copy(filled, tmp_path)
     first = registry(service=service_of())
-    fill(tmp_path, first)
     with open_home(tmp_path, T0 + 6 * DAY, first) as platform:
         made = platform.store.get_historical_features(asked(), first.service("risk"))
         run_id = platform.store.log_training_set(made)
@@ -219,13 +219,17 @@ def test_a_training_set_is_kept_with_the_run_that_is_named_once(filled):
             platform.store.log_training_set(made, run_id)
 
 
+def remove_by_force(table: DeltaTable, column: str) -> None:
+    """Rewrite a table's files and delete those of all earlier versions."""
+    table.optimize.z_order([column])
+    table.vacuum(0, dry_run=False, enforce_retention_duration=False)
+
+
 @pytest.mark.parametrize(("path", "group"), [("features/last/v1", "last"), ("features/spending/v1", "spending")])
 def test_a_version_removed_by_force_is_named_with_its_table(filled, tmp_path, path, group):
     sets = copy(filled, tmp_path)
     version = next(iter(sets.values())).manifest["groups"][group]["table_version"]
-    table = DeltaTable(str(tmp_path / "lake" / path))
-    table.optimize.z_order(["table_id" if path == "publish_log" else "card_id"])
-    table.vacuum(0, dry_run=False, enforce_retention_duration=False)
+    remove_by_force(DeltaTable(str(tmp_path / "lake" / path)), "card_id")
     with (
         open_home(tmp_path, T0 + 6 * DAY) as platform,
         pytest.raises(ReproductionError, match=f"version {version} of table '{group}/v1' is gone"),
@@ -234,11 +238,9 @@ def test_a_version_removed_by_force_is_named_with_its_table(filled, tmp_path, pa
 
 
 def test_the_publish_logs_version_removed_by_force_is_named(filled, tmp_path):
-    sets, path = copy(filled, tmp_path), "publish_log"
-    table = DeltaTable(str(tmp_path / "lake" / path))
+    sets, table = copy(filled, tmp_path), DeltaTable(str(tmp_path / "lake/publish_log"))
     version = table.version()
-    table.optimize.z_order(["table_id" if path == "publish_log" else "card_id"])
-    table.vacuum(0, dry_run=False, enforce_retention_duration=False)
+    remove_by_force(table, "table_id")
     with (
         open_home(tmp_path, T0 + 6 * DAY) as platform,
         pytest.raises(ReproductionError, match=f"version {version} of the publish log is gone"),
@@ -247,8 +249,10 @@ def test_the_publish_logs_version_removed_by_force_is_named(filled, tmp_path):
 
 
 def test_entity_rows_that_are_not_those_given_are_refused(tmp_path):
-    fill(tmp_path)
-    run_id = next(iter(log_sets(tmp_path, T0 + 6 * DAY)))
+    with open_home(tmp_path, T0 + 6 * DAY) as platform:
+        platform.store.write_source(payments, days(0, 1))
+        platform.store.materialize_incremental("last")
+        run_id = platform.store.log_training_set(platform.store.get_historical_features(asked(), ["last:amount"]))
     (kept,) = (tmp_path / "mlflow_artifacts").rglob(f"{run_id}/**/entity_rows.parquet")
     asked().reverse().write_parquet(kept)
     with open_home(tmp_path, T0 + 6 * DAY) as platform:
