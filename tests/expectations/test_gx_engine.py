@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import polars as pl
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -69,9 +70,20 @@ def frames(draw):
     return pl.DataFrame([pl.Series(n, list(c), dtype=t) for (n, t), c in zip(schema.items(), columns, strict=True)])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15)
 @given(rows=frames())
 def test_great_expectations_and_the_masks_count_the_same(rows):
+    check_counts(rows)
+
+
+@pytest.mark.prove
+@settings(max_examples=400)
+@given(rows=frames())
+def test_great_expectations_and_the_masks_count_the_same_of_many_frames(rows):
+    check_counts(rows)
+
+
+def check_counts(rows):
     prepared = prepare(EVERY_KIND, rows, "file")
     masks = mask(EVERY_KIND, prepared, "file")
     totals = masks.totals()
