@@ -200,11 +200,22 @@ ARRIVALS = st.lists(
 
 
 @pytest.mark.parametrize("name", HONEST)
-@settings(max_examples=12)
+@settings(max_examples=5)
 @given(arrivals=ARRIVALS)
 def test_late_and_corrected_rows_raise_no_alarm(tmp_path_factory, name, arrivals):
+    check_quiet(tmp_path_factory.mktemp("lake"), name, arrivals)
+
+
+@pytest.mark.prove
+@pytest.mark.parametrize("name", HONEST)
+@settings(max_examples=60)
+@given(arrivals=ARRIVALS)
+def test_many_late_and_corrected_rows_raise_no_alarm(tmp_path_factory, name, arrivals):
+    check_quiet(tmp_path_factory.mktemp("lake"), name, arrivals)
+
+
+def check_quiet(folder, name, arrivals):
     now = [T0]
-    folder = tmp_path_factory.mktemp("lake")
     store = FeatureStore(Registry([HONEST[name]]), DeltaLake(folder), MemoryOnlineStore(), lambda: now[0])
     for payment, card_id, late, value in arrivals:
         now[0] += 7 * HOUR
