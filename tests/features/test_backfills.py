@@ -102,17 +102,29 @@ def test_live_rows_are_known_from_their_publication_and_counterfactual_ones_from
         assert found.to_polars()["amount_last"].to_list() == expected
 
 
-@settings(max_examples=15, deadline=None)
-@given(
-    first=st.lists(st.tuples(st.integers(0, 5), st.integers(1, 3), st.integers(1, 9)), min_size=1, max_size=8),
-    then=st.lists(st.tuples(st.integers(0, 5), st.integers(1, 3), st.integers(1, 9)), min_size=1, max_size=8),
-)
-@pytest.mark.parametrize("one", [last_payment, daily], ids=lambda g: g.name)
+PAID = st.lists(st.tuples(st.integers(0, 5), st.integers(1, 3), st.integers(1, 9)), min_size=1, max_size=8)
+MOVED = pytest.mark.parametrize("one", [last_payment, daily], ids=lambda g: g.name)
+
+
+@MOVED
+@settings(max_examples=4)
+@given(first=PAID, then=PAID)
 def test_a_record_that_moves_to_another_entity_counts_once_however_it_is_computed(tmp_path_factory, one, first, then):
+    check_moves(tmp_path_factory.mktemp("moves"), one, first, then)
+
+
+@pytest.mark.prove
+@MOVED
+@settings(max_examples=100)
+@given(first=PAID, then=PAID)
+def test_many_records_that_move_to_another_entity_count_once(tmp_path_factory, one, first, then):
+    check_moves(tmp_path_factory.mktemp("moves"), one, first, then)
+
+
+def check_moves(folder, one, first, then):
     def rows(stream):
         return [(number, card_id, float(value), hours(7 * number)) for number, card_id, value in stream]
 
-    folder = tmp_path_factory.mktemp("moves")
     stepwise, whole, chunked = Home(folder / "a"), Home(folder / "b"), Home(folder / "c", rows=1, parallel=2)
     for home in (stepwise, whole, chunked):
         home.now = hours(100)

@@ -19,11 +19,25 @@ def home(tmp_path):
 STREAM = st.lists(st.tuples(st.integers(1, 3), st.integers(0, 120), st.integers(1, 9)), min_size=1, max_size=25)
 
 
-@settings(max_examples=12, deadline=None)
-@given(stream=STREAM, cut=st.integers(20, 100))
+CUT = st.integers(20, 100)
+
+
+@settings(max_examples=5)
+@given(stream=STREAM, cut=CUT)
 def test_each_grain_equals_brute_force_whether_written_at_once_or_in_pieces(tmp_path_factory, stream, cut):
+    check_each_grain(tmp_path_factory.mktemp("lake"), stream, cut)
+
+
+@pytest.mark.prove
+@settings(max_examples=100)
+@given(stream=STREAM, cut=CUT)
+def test_each_grain_equals_brute_force_on_many_streams(tmp_path_factory, stream, cut):
+    check_each_grain(tmp_path_factory.mktemp("lake"), stream, cut)
+
+
+def check_each_grain(folder, stream, cut):
     events = [(i, card_id, float(v), hours(h)) for i, (card_id, h, v) in enumerate(stream)]
-    home = Home(tmp_path_factory.mktemp("lake"))
+    home = Home(folder)
     for until in (cut, 121):
         home.now = hours(until)
         home.write([e for e in events if e[3] < home.now], f"until-{until}")
