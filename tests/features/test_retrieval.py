@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta, timezone
+from datetime import date, timedelta, timezone
 from decimal import Decimal
 
 import pandas as pd
@@ -10,73 +10,24 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from features import Entity, Feature, FeatureGroup, FeatureService, FeatureStore, Registry, Source
+from card_payments import ABOUT, T0, card
+from features import Entity, Feature, FeatureGroup, FeatureStore, Registry, Source
 from features.content_hash import content_hash
 from features.errors import DefinitionError, InvalidInput, NotRegistered, StorageError
 from infra.storage.delta import DeltaLake
 from infra.storage.lmdb_store import LmdbOnlineStore
+from shop_payments import REFS, asked, checkout, fill, open_copy, payments, rows_of, spending, typed
 
-T0 = datetime(2026, 3, 1, tzinfo=UTC)
-ABOUT = {"owner": "o", "description": "d"}
-card = Entity("card", keys={"card_id": pl.Int64})
-shop = Entity("shop", keys={"shop_id": pl.String, "till": pl.Int32})
-payments = Source(
-    "payments",
-    schema={"card_id": pl.Int64, "shop_id": pl.String, "till": pl.Int32, "amount": pl.Float64, "at": pl.Datetime},
-    event_timestamp="at",
-)
-spending = FeatureGroup(
-    "spending",
-    "1.0.0",
-    card,
-    payments,
-    [Feature("amount_last", pl.col("amount")), Feature("large", pl.col("amount") > 50)],
-    grain="event",
-    ttl="10d",
-    derived=[Feature("amount_cents", pl.col("amount_last") * 100)],
-    **ABOUT,
-)
-tills = FeatureGroup(
-    "tills", "1.2.0", shop, payments, [Feature("amount_last", pl.col("amount"))], grain="event", online=True, **ABOUT
-)
-checkout = FeatureService(
-    "checkout",
-    ["spending:amount_last", "spending:large"],
-    request={"basket": pl.Float64},
-    derived=[Feature("basket_ratio", pl.col("basket") / pl.col("amount_last"))],
-    **ABOUT,
-)
-whole = Feature("whole", pl.col("basket") // 2)
-typed = FeatureService(
-    "typed",
-    ["spending:amount_last"],
-    request={"basket": pl.Float64},
-    derived=[whole, Feature("one", pl.lit(1))],
-    **ABOUT,
-)
-ROWS = [(1, "a", 1, 10.0, T0), (1, "b", 2, 60.0, T0 + timedelta(days=1)), (2, "a", 12, None, T0)]
-REFS = ["spending:amount_last", "spending:large"]
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory):
+    return fill(tmp_path_factory.mktemp("filled"))
 
 
 @pytest.fixture
-def store(tmp_path):
-    registry = Registry([spending, tills, checkout, typed])
-    with FeatureStore(
-        registry,
-        DeltaLake(tmp_path / "lake"),
-        LmdbOnlineStore(tmp_path / "online"),
-        clock=lambda: T0 + timedelta(days=5),
-    ) as store:
-        store.write_source(payments, pl.DataFrame(ROWS, schema=dict(payments.schema), orient="row"))
-        for group in (spending, tills):
-            store.materialize(group, T0, T0 + timedelta(days=3))
-            store.sync(group)
+def store(filled, tmp_path):
+    with open_copy(filled, tmp_path) as store:
         yield store
-
-
-def asked(*rows, **columns):
-    frame = pl.DataFrame(rows, schema={"card_id": pl.Int64, "event_timestamp": pl.Datetime("us", "UTC")}, orient="row")
-    return frame.with_columns(**columns)
 
 
 def test_rows_keep_their_order_number_duplicates_and_own_columns(store):
@@ -226,7 +177,7 @@ def test_the_manifest_says_what_was_read(store):
 
 def test_a_sync_publishes_only_what_is_new(store):
     assert store.sync(spending).rows == 0
-    late = pl.DataFrame([(1, "a", 1, 99.0, T0 + timedelta(days=4))], schema=dict(payments.schema), orient="row")
+    late = rows_of((1, "a", 1, 99.0, T0 + timedelta(days=4)))
     store.write_source(payments, late)
     store.materialize_incremental(spending)
     assert store.get_online_features(REFS, [{"card_id": 1}]).to_dict()["amount_last"] == [60.0]
@@ -235,25 +186,11 @@ def test_a_sync_publishes_only_what_is_new(store):
 
 
 def test_an_older_row_never_replaces_a_newer_one_online(store):
-    early = pl.DataFrame([(1, "a", 1, 5.0, T0 - timedelta(days=1))], schema=dict(payments.schema), orient="row")
+    early = rows_of((1, "a", 1, 5.0, T0 - timedelta(days=1)))
     store.write_source(payments, early)
     store.materialize_incremental(spending)
     assert store.sync(spending).rows == 0
     assert store.get_online_features(REFS, [{"card_id": 1}]).to_dict()["amount_last"] == [60.0]
-
-
-@pytest.mark.parametrize("values", [[1.5, None, float("nan")], ["a", None, "b"], [True, None, False], [T0, None, T0]])
-def test_the_content_hash_tells_null_nan_order_and_names_apart(values):
-    frame = pl.DataFrame({"a": values})
-    chunked = pl.concat([frame.slice(0, 1), frame.slice(1)], rechunk=False)
-    assert content_hash(chunked) == content_hash(frame)
-    others = [
-        frame.reverse(),
-        frame.rename({"a": "b"}),
-        frame.head(2),
-        frame.with_columns(pl.col("a").fill_null(values[0])),
-    ]
-    assert len({content_hash(f) for f in [frame, *others]}) == 5 - (values[0] == values[2])
 
 
 def test_a_derived_feature_is_as_missing_as_its_inputs(store):
@@ -305,18 +242,12 @@ def test_what_is_no_table_is_refused(store, given):
 
 
 def test_a_source_takes_lazy_and_pandas_rows_with_their_zone(store):
-    late = pl.DataFrame([(5, "a", 1, 1.0, T0)], schema=dict(payments.schema), orient="row")
+    late = rows_of((5, "a", 1, 1.0, T0))
     late = late.with_columns(pl.col("at").dt.replace_time_zone("UTC").dt.convert_time_zone("Asia/Tokyo"))
     for rows in (late.lazy(), late.to_pandas()):
         store.write_source(payments, rows)
     found = store.offline.scan_source("payments").filter(pl.col("card_id") == 5).collect()
     assert found["at"].to_list() == [T0, T0]
-
-
-def test_rows_that_stand_are_asked_for_in_any_zone(store):
-    tokyo = timezone(timedelta(hours=9))
-    for start in (T0 + timedelta(hours=20), (T0 + timedelta(hours=20)).astimezone(tokyo), datetime(2026, 3, 1, 20)):  # noqa: DTZ001
-        assert store.current_rows(spending, start).collect()["amount_last"].to_list() == [60.0]
 
 
 def test_an_input_may_be_renamed_in_a_minor_version(store):
@@ -344,32 +275,6 @@ def test_a_file_that_is_gone_is_said_in_one_line_that_names_the_group(store, tmp
         store.get_historical_features(asked((1, T0)), REFS)
     with pytest.raises(StorageError, match="a table cannot be read"):
         store.materialize(spending, T0, T0 + timedelta(days=1))
-
-
-@pytest.mark.parametrize(
-    ("dtype", "values"),
-    [
-        (pl.UInt64, [0, None, 2**63 + 1, 1]),
-        (pl.Int128, [0, None, 2**70, 1]),
-        (pl.Decimal(10, 2), ["0.00", None, "1.10", "0.11"]),
-        (pl.List(pl.Float64), [[1.0, 2.0], [1.0], [], None, [None], [float("nan")], [float("inf")], [0.0]]),
-        (pl.List(pl.Binary), [[b"ab"], [b"a", b"b"], [b"\xff"], None]),
-        (pl.Array(pl.Int8, 2), [[1, 2], [2, 1], None, [1, None]]),
-        (pl.Struct({"a": pl.Int8, "b": pl.String}), [{"a": 1, "b": None}, {"a": None, "b": "1"}, None]),
-        (pl.Enum(["a", "b"]), ["a", "b", None]),
-    ],
-    ids=str,
-)
-def test_the_content_hash_takes_every_type_and_tells_values_apart(dtype, values):
-    series = pl.Series("a", values).cast(dtype) if dtype.is_decimal() else pl.Series("a", values, dtype=dtype)
-    hashes = {content_hash(series.slice(i, 1).to_frame()) for i in range(len(values))}
-    assert len(hashes) == len(values)
-    assert content_hash(series.to_frame()) == content_hash(pl.concat([series.head(1), series.tail(-1)]).to_frame())
-
-
-def test_the_content_hash_refuses_python_objects():
-    with pytest.raises(InvalidInput, match="Python objects"):
-        content_hash(pl.DataFrame({"a": pl.Series([object()], dtype=pl.Object)}))
 
 
 def test_one_group_may_be_read_twice_under_different_keys(store):
@@ -408,94 +313,6 @@ def test_a_reference_may_rename_only_keys_that_the_group_has(store):
 def test_an_entity_row_without_a_moment_is_refused(store):
     with pytest.raises(InvalidInput, match=r"1 entity row\(s\) have no 'event_timestamp'"):
         store.get_historical_features(asked((1, T0), (1, None)), REFS)
-
-
-visits = FeatureGroup(
-    "visits",
-    "1.0.0",
-    card,
-    payments,
-    [Feature("shop_id", pl.col("shop_id")), Feature("till", pl.col("till")), Feature("spent", pl.col("amount"))],
-    grain="event",
-    **ABOUT,
-)
-
-
-@pytest.fixture
-def visited(store):
-    """The store with the group of visits, whose features are the keys of tills."""
-    again = FeatureStore(Registry([spending, tills, visits, checkout]), store.offline, store.online, clock=store.now)
-    again.materialize(visits, T0, T0 + timedelta(days=3))
-    return again
-
-
-def test_all_rows_of_a_group_between_two_moments(store):
-    found = store.get_offline_features([*REFS, "spending:amount_cents"], T0, T0 + timedelta(days=1, microseconds=1))
-    assert found.to_polars().columns == ["card_id", "event_timestamp", "amount_last", "large", "amount_cents"]
-    later = T0 + timedelta(days=1)
-    assert found.to_polars().rows() == [
-        (1, T0, 10.0, False, 1000.0),
-        (2, T0, None, None, None),
-        (1, later, 60.0, True, 6000.0),
-    ]
-    assert found.statuses["amount_last"].to_list() == ["PRESENT", "NULL_VALUE", "PRESENT"]
-    assert found.statuses["amount_cents"].to_list() == ["PRESENT", "NULL_VALUE", "PRESENT"]
-    assert store.get_offline_features(REFS, T0, later).to_polars()["card_id"].to_list() == [1, 2]
-    assert store.get_offline_features(REFS, later.date(), "2026-03-05").to_polars().height == 1
-    assert store.get_offline_features(REFS, "2027-01-01", "2027-01-02").to_polars().is_empty()
-
-
-def test_rows_between_two_moments_of_some_entities(store):
-    for entities, cards in (([1, 7, None, 1], [1, 1]), ([], []), (list(range(2, 3000)), [2])):
-        frame = pl.DataFrame({"card_id": entities}, schema={"card_id": pl.Int32})
-        found = store.get_offline_features(REFS, T0, T0 + timedelta(days=3), entities=frame)
-        assert found.to_polars()["card_id"].to_list() == cards
-    with pytest.raises(InvalidInput, match=r"lack key column\(s\) \['card_id'\]"):
-        store.get_offline_features(REFS, T0, T0 + timedelta(days=3), entities=[{"card": 1}])
-
-
-def test_a_corrected_row_stands_once_with_its_newest_value(store):
-    right = pl.DataFrame([(1, "a", 1, 11.0, T0)], schema=dict(payments.schema), orient="row")
-    store.write_source(payments, right)
-    store.materialize_incremental(spending)
-    found = store.get_offline_features(REFS, T0, T0 + timedelta(days=3), entities=[{"card_id": 1}]).to_polars()
-    assert found["event_timestamp"].is_unique().all()
-    assert 60.0 in found["amount_last"].to_list()
-    standing = store.current_rows(spending, T0, T0 + timedelta(days=3)).filter(pl.col("card_id") == 1).collect()
-    assert sorted(found["amount_last"]) == sorted(standing["amount_last"])
-
-
-def test_other_groups_are_asked_at_the_rows_of_the_first(visited):
-    refs = ["visits:spent", "tills:amount_last", "spending[card_id=card_id]:large"]
-    found = visited.get_offline_features(refs, T0, T0 + timedelta(days=3)).to_polars()
-    assert found.columns == ["card_id", "event_timestamp", "shop_id", "till", "spent", "amount_last", "large"]
-    assert found.select("card_id", "shop_id", "till", "spent", "amount_last").rows() == [
-        (1, "a", 1, 10.0, 10.0),
-        (2, "a", 12, None, None),
-        (1, "b", 2, 60.0, 60.0),
-    ]
-    as_asked = visited.get_historical_features(found.drop("spent", "amount_last", "large"), refs[1:]).to_polars()
-    assert found.select("amount_last", "large").equals(as_asked.select("amount_last", "large"))
-
-
-def test_wrong_questions_between_two_moments_are_refused(visited):
-    with pytest.raises(InvalidInput, match="'tills' needs the key 'shop_id', which the rows of 'spending' lack"):
-        visited.get_offline_features(["spending:large", "tills:amount_last"], T0, T0 + timedelta(days=1))
-    with pytest.raises(InvalidInput, match="is not before end"):
-        visited.get_offline_features(REFS, T0, T0)
-    with pytest.raises(InvalidInput, match=r"request value\(s\) \['basket'\] belong to entity rows"):
-        visited.get_offline_features(checkout, T0, T0 + timedelta(days=1))
-
-
-def test_a_group_without_rows_answers_nothing(store):
-    empty = FeatureGroup("empty", "1.0.0", card, payments, [Feature("x", pl.col("amount"))], grain="event", **ABOUT)
-    again = FeatureStore(Registry([spending, empty]), store.offline, store.online, clock=store.now)
-    rows = asked((1, T0), (2, T0))
-    found = again.get_historical_features(rows, ["empty:x", "spending:large"])
-    assert found.to_polars()["x"].to_list() == [None, None]
-    assert found.to_polars().schema["x"] == pl.Float64
-    assert found.statuses["x"].to_list() == ["NOT_FOUND"] * 2
-    assert again.get_offline_features(["empty:x"], T0, T0 + timedelta(days=9)).to_polars().is_empty()
 
 
 KEY_VALUES = {
