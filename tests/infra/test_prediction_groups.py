@@ -12,6 +12,8 @@ from sklearn.linear_model import LinearRegression
 
 from features import Entity, Feature, FeatureGroup, FeatureService, ModelSpec, Registry, Source
 from features.feature_rows import AS_IF, CREATED
+from features.leakcheck import leakcheck
+from infra.catalog import describe
 from infra.lineage import platform_lineage
 from infra.maintenance import maintain, pinned_versions
 from infra.model_runs import score, train
@@ -157,6 +159,25 @@ def test_lineage_goes_from_a_column_over_model_and_version_to_the_feature(fab):
     steps = ["probed:vdd", "measured:vdd", "service", "yields", "yields@1", "predictions/yields"]
     steps += ["recent:mean_of_last_5_7d", "watched"]
     assert set(pairwise(steps)) <= way
+
+
+def test_the_catalog_says_who_reads_predictions(fab):
+    platform, _, _ = fab
+    inputs = describe(platform.store, "recent")["read from"]
+    assert [(row["kind"], row["name"]) for row in inputs] == [
+        ("predictions", "predictions/yields"),
+        ("source", "probed"),
+    ]
+    readers = {row["name"] for row in describe(platform.store, "yields")["used by"]}
+    assert readers == {"errors", "recent", "errors_then", "recent_then"}
+
+
+@pytest.mark.parametrize("name", ["errors", "recent"])
+def test_predictions_given_later_leak_into_nothing(fab, name):
+    platform, clock, _ = fab
+    report = leakcheck(REGISTRY, platform.lake, name, now=clock[0], moments=4)
+    assert report.rows > 0
+    assert report.leaks == []
 
 
 def test_what_predictions_made_is_pinned_and_reproduced(fab):
