@@ -77,10 +77,12 @@ class ModelSpec:
 
         See ``Predictions`` for the columns. Raises DefinitionError where a key has the name of one of them.
 
-        >>> from features.definitions.wafer import wafer
-        >>> from features.definitions.wafer_models import wafer_yield
-        >>> list(wafer_yield.predictions(wafer).schema)
-        ['lot_id', 'wafer_id', 'event_timestamp', 'prediction', 'predicted_at', 'model_version', 'run_id']
+        >>> about = {"owner": "risk", "description": "Losses of a card."}
+        >>> model = ModelSpec(
+        ...     "losses", FeatureService("spending", ["cards:spent"], **about), "cards:lost", None, **about
+        ... )
+        >>> list(model.predictions(Entity("card", keys={"card_id": pl.Int64})).schema)
+        ['card_id', 'event_timestamp', 'prediction', 'predicted_at', 'model_version', 'run_id']
         """
         return _predictions(self, entity)
 
