@@ -78,9 +78,7 @@ class ModelSpec:
         See ``Predictions`` for the columns. Raises DefinitionError where a key has the name of one of them.
 
         >>> about = {"owner": "risk", "description": "Losses of a card."}
-        >>> model = ModelSpec(
-        ...     "losses", FeatureService("spending", ["cards:spent"], **about), "cards:lost", None, **about
-        ... )
+        >>> model = ModelSpec("losses", FeatureService("spent", ["cards:sum"], **about), "cards:lost", None, **about)
         >>> list(model.predictions(Entity("card", keys={"card_id": pl.Int64})).schema)
         ['card_id', 'event_timestamp', 'prediction', 'predicted_at', 'model_version', 'run_id']
         """
