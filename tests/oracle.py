@@ -79,3 +79,9 @@ def windows_as_known(
             before[entity] = numbers
         boundary += every
     return found
+
+
+def boundary_rows(events: list[tuple[int, datetime, float]], every: timedelta, stamp: datetime) -> dict:
+    """{(entity, boundary): values so far} at the boundary after each row, up to ``stamp``."""
+    moments = {(e, next_boundary(t, every)) for e, t, _ in events}
+    return {(e, b): [v for x, t, v in events if x == e and t < b] for e, b in moments if b <= stamp}
