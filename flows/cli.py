@@ -5,7 +5,6 @@ Each command imports its body when it is run: ``--help`` must answer at once.
 
 from __future__ import annotations
 
-from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -25,7 +24,9 @@ Groups = Annotated[Optional[list[str]], typer.Argument(help="Feature groups; non
 
 def _say_version(asked: bool) -> None:
     if asked:
-        typer.echo(f"featurefab {installed('featurefab')}")
+        from importlib.metadata import version
+
+        typer.echo(f"featurefab {version('featurefab')}")
         raise typer.Exit
 
 
