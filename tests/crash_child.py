@@ -9,47 +9,31 @@ deleted) or an LMDB write transaction; the first one has number 1. HOME is a fol
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from features import Entity, Feature, FeatureGroup, FeatureStore, Registry, Source
+from card_payments import DAY, HOUR, T0, amount, group, last_payment, paid, payments
+from features import Feature, FeatureStore, Registry
 from features.capacity import Capacity
 from infra.storage import delta_io
 from infra.storage.delta import DeltaLake
 from infra.storage.lmdb_environment import LmdbEnvironment
 from infra.storage.lmdb_store import LmdbOnlineStore
 
-T0 = datetime(2026, 3, 1, tzinfo=UTC)
-HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 CARDS = 3
 BATCHES = 5
-
-card = Entity("card", keys={"card_id": pl.Int64})
-payments = Source(
-    "payments",
-    schema={"payment_id": pl.Int64, "card_id": pl.Int64, "amount": pl.Float64, "at": pl.Datetime("us", "UTC")},
-    event_timestamp="at",
-    keys=["payment_id"],
-)
-ABOUT = {"owner": "payments", "description": "About a card."}
-last_payment = FeatureGroup(
-    "last_payment", "1.0.0", card, payments, [Feature("amount_last", pl.col("amount"))], grain="event", **ABOUT
-)
-spending = FeatureGroup(
+spending = group(
     "spending",
-    "1.0.0",
-    card,
-    payments,
-    [Feature("n_1d", pl.len(), window="1d"), Feature("sum_1d", pl.col("amount").sum(), window="1d")],
+    [Feature("n_1d", pl.len(), window="1d"), Feature("sum_1d", amount.sum(), window="1d")],
     grain="window",
     every="6h",
-    **ABOUT,
 )
 REGISTRY = Registry([last_payment, spending])
 
@@ -59,7 +43,7 @@ def payments_of(day: int) -> pl.DataFrame:
     rows = [(100 * day + i, i % CARDS, float(i), T0 + day * DAY + 2 * i * HOUR) for i in range(12)]
     if day:
         rows += [(100 * day - 1, 1, 50.0, T0 + (day - 1) * DAY + HOUR), (100 * (day - 1), 0, 7.0, T0 + (day - 1) * DAY)]
-    return pl.DataFrame(rows, schema=dict(payments.schema), orient="row")
+    return paid(*rows)
 
 
 def open_store(home: Path, now: datetime = T0) -> FeatureStore:
@@ -136,8 +120,10 @@ class Executioner:
 
     def _beside(self, verb: str, commit: Callable[..., object]) -> Callable[..., object]:
         def watched(place, *args, **kwargs):
-            where = getattr(place, "table_uri", None) or getattr(place, "path", place)
-            self.commits.append(f"{verb} {str(where).partition('/home/')[2].strip('/')}")
+            where = str(getattr(place, "table_uri", None) or getattr(place, "path", place))
+            named = where.partition("/home/")[2].strip("/")
+            named = re.sub(r"(tiles/.*)/.*", r"\1", named)  # without the layout's hash
+            self.commits.append(f"{verb} {named}")
             self._strike("before")
             done = commit(place, *args, **kwargs)
             self._strike("after")
@@ -150,11 +136,16 @@ class Executioner:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-if __name__ == "__main__":
+def obey(lines: Mapping[str, Callable[..., None]], kind: type[Executioner] = Executioner) -> None:
+    """Do what the command line says."""
     line, place, *rest = sys.argv[1:]
-    executioner = Executioner(*rest[1:2], *map(int, rest[2:]))
+    executioner = kind(*rest[1:2], *map(int, rest[2:]))
     executioner.watch()
     print("ready", flush=True)
     sys.stdin.readline()
-    LINES[line](Path(place), *map(int, rest[:1]))
+    lines[line](Path(place), *map(int, rest[:1]))
     print("\n".join(executioner.commits))
+
+
+if __name__ == "__main__":
+    obey(LINES)

@@ -1,13 +1,12 @@
 """Maintains a home and dies by SIGKILL at a chosen step: the child of the maintenance's crash proofs.
 
-``python maintain_child.py HOME [before|after STEP]`` says "ready", looks after every table of the home as
-if every file were old, and prints every step there was. A step is a commit (files merged), a checkpoint,
-a clean-up of the log or a vacuum; the first one has number 1. HOME is a folder named "home".
+``python maintain_child.py maintain HOME [0 [before|after STEP]]``, as ``crash_child.py`` does it, looks after
+every table of the home as if every file were old. A step is a commit (files merged), a checkpoint, a clean-up
+of the log or a vacuum.
 """
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from deltalake import DeltaTable
@@ -22,7 +21,7 @@ PINNED = {"features/spending/v1": frozenset({4, 9}), "bronze/payments": frozense
 """Versions that must stay."""
 
 
-def run_maintain(home: Path) -> None:
+def run_maintain(home: Path, first: int = 0) -> None:  # noqa: ARG001  # as the others
     """Look after every table."""
     lake, lookup = DeltaLake(home / "lake"), lookup_keys(crash_child.REGISTRY)
     for path in lake.paths():
@@ -53,9 +52,4 @@ class Sweeper(crash_child.Executioner):
 
 
 if __name__ == "__main__":
-    home, *fate = sys.argv[1:]
-    sweeper = Sweeper(*fate[:1], *map(int, fate[1:]))
-    sweeper.watch()
-    print("ready", flush=True)
-    run_maintain(Path(home))
-    print("\n".join(sweeper.commits))
+    crash_child.obey({"maintain": run_maintain}, Sweeper)

@@ -5,14 +5,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
 import polars as pl
 
-from crash_child import DAY, HOUR, REGISTRY, T0, Executioner, last_payment, payments, payments_of
+from card_payments import DAY, HOUR, T0, last_payment, payments
+from crash_child import REGISTRY, obey, payments_of
 from features import FeatureStore
 from infra.storage.delta import DeltaLake
 from infra.storage.lmdb_store import LmdbOnlineStore
@@ -79,10 +79,4 @@ def run_runner(home: Path, first: int = 0) -> None:  # noqa: ARG001  # as the ot
 LINES = {"steps": run_steps, "pushers": run_pushers, "runner": run_runner}
 
 if __name__ == "__main__":
-    line, place, *rest = sys.argv[1:]
-    executioner = Executioner(*rest[1:2], *map(int, rest[2:]))
-    executioner.watch()
-    print("ready", flush=True)
-    sys.stdin.readline()
-    LINES[line](Path(place), *map(int, rest[:1]))
-    print("\n".join(executioner.commits))
+    obey(LINES)

@@ -5,14 +5,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 
-from crash_child import DAY, HOUR, T0, Executioner, last_payment, payments, payments_of
+from card_payments import DAY, HOUR, T0, last_payment, payments
+from crash_child import obey, payments_of
 from features import Feature, FeatureGroup, FeatureStore, Registry
 from features.capacity import Capacity
 from infra.storage.delta import DeltaLake
@@ -75,10 +75,4 @@ def run_apply(home: Path, first: int = 0) -> None:
 LINES = {"steps": run_steps, "rollback": run_rollback, "apply": run_apply}
 
 if __name__ == "__main__":
-    line, place, *rest = sys.argv[1:]
-    executioner = Executioner(*rest[1:2], *map(int, rest[2:]))
-    executioner.watch()
-    print("ready", flush=True)
-    sys.stdin.readline()
-    LINES[line](Path(place), *map(int, rest[:1]))
-    print("\n".join(executioner.commits))
+    obey(LINES)

@@ -12,7 +12,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import crash_child
-from crash_child import DAY, T0, last_payment, payments, payments_of
+from card_payments import DAY, T0, last_payment, payments
+from crash_child import payments_of
 from flows.cli import app
 from flows.maintain import maintain
 from infra.wiring import fixed_clock, open_platform

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import random
 import shutil
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import polars as pl
 import pytest
 
 import crash_child
-from crash_child import BATCHES, CARDS, DAY, T0, last_payment, payments, payments_of, spending
+from card_payments import DAY, T0, last_payment, payments
+from children import KILLED, run, run_at_once, run_for, tables
+from crash_child import BATCHES, CARDS, payments_of, spending
 from features.feature_rows import DELETED
 from infra import connect
 from infra.ledger import INGESTED, REJECTED, TRUNCATED, Ledger
@@ -26,18 +24,20 @@ from infra.storage.delta import DeltaLake
 from infra.storage.lmdb_store import LmdbOnlineStore
 from support_stdf import Stdf
 
-ROOT = Path(__file__).resolve().parents[2]
-KILLED = -9
+CHILD = "crash_child.py"
+BUSY = "features.errors.ConcurrentRun"
+"""What a child says that another was faster than."""
 
 PLAN = "append lake/features/spending/v1"  # opened, chunk by chunk, closed
+TILES = "append lake/tiles/spending/v1"
 LEDGER = "append lake/ingest_ledger"
 COMMITS = {
     "features": [
         *["create lake/bronze/payments", "append lake/bronze/payments"],
         *["create lake/registry/groups", "append lake/registry/groups"],
-        *["create lake/features/spending/v1", PLAN, PLAN, PLAN, PLAN, PLAN],
+        *["create lake/features/spending/v1", PLAN, "create lake/tiles/spending/v1", TILES, TILES, *[PLAN] * 6],
         *["write online", "create lake/publish_log", "append lake/publish_log"],
-        *["append lake/bronze/payments", PLAN, PLAN, PLAN, PLAN, PLAN, PLAN],
+        *["append lake/bronze/payments", PLAN, TILES, TILES, *[PLAN] * 8],
         *["write online", "append lake/publish_log"],
     ],
     "ingest": [
@@ -58,8 +58,17 @@ COMMITS = {
         *[LEDGER, "append lake/bronze/wafers", "append lake/bronze/parts", "append lake/bronze/test_results", LEDGER],
     ],
 }
+LONG = ("ingest", "withdraw")  # their children import Great Expectations
 QUICK = {
-    "features": {("before", 4), ("after", 6), ("after", 8), ("before", 10), ("after", 11), ("after", 16)},
+    "features": {
+        ("before", 4),
+        ("after", 6),
+        ("after", 8),
+        ("before", 12),
+        ("after", 16),
+        ("after", 21),
+        ("after", 25),
+    },
     "ingest": {("after", 4)},
     "withdraw": set(),
 }
@@ -72,44 +81,9 @@ POINTS = [
 ]
 
 
-def start(line: str, home: Path, *fate: object) -> subprocess.Popen[str]:
-    """A child that is about to work on a home, and waits for a word."""
-    child = [sys.executable, str(ROOT / "tests/crash_child.py"), line, str(home), *map(str, fate)]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(
-        child, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, stdin=pipe, stdout=pipe, stderr=pipe, text=True
-    )
-
-
-def run(line: str, home: Path, *fate: object) -> tuple[int, list[str], str]:
-    """A child's exit code, what it printed after it was ready, and its errors."""
-    child = start(line, home, *fate)
-    printed, errors = child.communicate()
-    return child.returncode, printed.splitlines()[1:], errors
-
-
-def run_at_once(line: str, home: Path, firsts: Sequence[int]) -> list[int]:
-    """The exit codes of children that begin at the same moment; each ends well or with a ConcurrentRun."""
-    children = [start(line, home, first) for first in firsts]
-    for child in children:
-        assert child.stdout.readline() == "ready\n"
-    for child in children:
-        child.stdin.write("go\n")
-        child.stdin.flush()
-    errors = [child.communicate()[1] for child in children]
-    codes = [child.returncode for child in children]
-    for code, error in zip(codes, errors, strict=True):
-        assert code == 0 or "features.errors.ConcurrentRun" in error, error
-    return codes
-
-
 def content(home: Path) -> dict[str, list]:
     """Every row of every Delta table and of the online store, in an order of its own."""
-    found = {}
-    for log in sorted((home / "lake").rglob("_delta_log")):
-        frame = pl.read_delta(str(log.parent))
-        rows = frame.select(sorted(frame.columns)).rows()
-        found[str(log.parent.relative_to(home))] = sorted(rows, key=repr)
+    found = tables(home)
     if (home / "online").exists():
         online, table = LmdbOnlineStore(home / "online"), spending.table_id
         found["online"] = [*online.read(table, [(card,) for card in range(CARDS)]), *online.publications(table)]
@@ -150,15 +124,14 @@ class Bench:
         fill_landing(folder / "landing")
         self._start.mkdir(parents=True)
         if line == "withdraw":
-            assert run("ingest", self._start, 0, "after", 4)[0] == KILLED
+            assert run(CHILD, "ingest", self._start, 0, "after", 4)[0] == KILLED
             (folder / "landing" / "2.stdf").unlink()
         crash_child.LINES[self.line](home := self.home("undisturbed"))
         self.content = content(home)
 
     def commits(self) -> list[str]:
         """What an undisturbed child commits."""
-        code, printed, errors = run(self.line, self.home("counted"))
-        assert code == 0, errors
+        _, printed = run(CHILD, self.line, self.home("counted"))
         return [text for text in printed if not text.isdigit()]
 
     def home(self, name: str) -> Path:
@@ -184,8 +157,7 @@ def bench(tmp_path_factory) -> Callable[[str], Bench]:
     return get
 
 
-@pytest.mark.prove
-@pytest.mark.parametrize("line", COMMITS)
+@pytest.mark.parametrize("line", ["features", *(pytest.param(line, marks=pytest.mark.prove) for line in LONG)])
 def test_these_are_the_commits(bench, line):
     assert bench(line).commits() == COMMITS[line]
 
@@ -201,7 +173,7 @@ def test_an_undisturbed_ingest_met_everything(bench):
 def test_killed_at_a_commit_and_run_again_leaves_what_an_undisturbed_run_leaves(bench, line, when, number):
     here = bench(line)
     home = here.home(f"{when}-{number}")
-    code, steps, _ = run(here.line, home, 0, when, number)
+    code, steps = run(CHILD, here.line, home, 0, when, number)
     assert code == KILLED
     assert here.finish(home, int(steps[-1])) == here.content
     shutil.rmtree(home.parent)
@@ -213,22 +185,16 @@ def test_killed_at_a_commit_and_run_again_leaves_what_an_undisturbed_run_leaves(
 def test_killed_at_any_moment_and_run_again_leaves_what_an_undisturbed_run_leaves(bench, line, seed):
     here = bench(line)
     home = here.home(f"moment-{seed}")
-    child = start(line, home)
-    child.stdout.readline()
-    child.stdin.close()
-    time.sleep(random.Random(seed).uniform(0, 1.5))  # any moment will do: in the midst of a write, of a commit
-    child.kill()
-    steps = [text for text in child.stdout.read().split() if text.isdigit()]
-    assert child.wait() in (KILLED, 0)
-    child.stdout.close()
-    child.stderr.close()
+    # Any moment will do: in the midst of a write, of a commit.
+    printed = run_for(random.Random(seed).uniform(0, 1.5), CHILD, line, home)
+    steps = [text for text in printed if text.isdigit()]
     assert here.finish(home, int(steps[-1]) if steps else 0) == here.content
 
 
 def test_two_ingests_at_once_take_each_file_once(bench):
     here = bench("ingest")
     home = here.home("at-once")
-    assert 0 in run_at_once("ingest", home, [0, 0])
+    assert 0 in run_at_once(CHILD, home, [("ingest", 0)] * 2, BUSY)
     assert content(home) == here.content
     assert here.finish(home) == here.content
 
@@ -239,17 +205,23 @@ def test_two_backfills_of_a_group_at_once_emit_each_row_once(bench):
     for one in (home, alone):
         crash_child.run_features(one, 0, 1)
     crash_child.run_backfill(alone)
-    assert 0 in run_at_once("backfill", home, [0, 0])
+    assert 0 in run_at_once(CHILD, home, [("backfill", 0)] * 2, BUSY)
     crash_child.run_backfill(home)
     assert content(home) == content(alone)
 
 
+WRITERS = 4
+
+
 def test_writers_at_once_lose_nothing_and_write_nothing_twice(bench):
     home = bench("features").home("writers")
-    assert run_at_once("writers", home, range(8)) == [0] * 8
+    assert run_at_once(CHILD, home, [("writers", writer) for writer in range(WRITERS)]) == [0] * WRITERS
     rows = DeltaLake(home / "lake").scan_source("payments").collect()
     own = {
-        10_000 * (writer + 1) + 100 * batch + i for writer in range(8) for batch in range(BATCHES) for i in range(12)
+        10_000 * (writer + 1) + 100 * batch + i
+        for writer in range(WRITERS)
+        for batch in range(BATCHES)
+        for i in range(12)
     }
     shared = [i for i in range(12) for _ in range(BATCHES)]
     assert sorted(rows["payment_id"]) == sorted([*own, *shared])
@@ -260,7 +232,7 @@ def test_a_file_gone_or_changed_in_an_open_batch_is_withdrawn_with_what_was_made
     landing.mkdir(parents=True)
     for day in range(2):
         payments_of(day).write_csv(landing / f"{day}.csv")
-    assert run("ingest", home, 0, "after", 4)[0] == KILLED  # both files' rows are in bronze, the batch is open
+    assert run(CHILD, "ingest", home, 0, "after", 4)[0] == KILLED  # both files' rows are in bronze, the batch is open
     with crash_child.open_store(home, T0 + 2 * DAY) as store:
         assert store.materialize_incremental(last_payment).rows == 25
         gone = (landing / "0.csv").read_text()

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import random
 import shutil
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 
 import crash_child
-from crash_child import DAY, T0, open_store, payments, payments_of, spending
+from card_payments import DAY, HOUR, T0, payments
+from children import KILLED, run, run_for
+from crash_child import open_store, payments_of, spending
 from infra.storage.delta import DeltaLake
 from infra.storage.lmdb_store import LmdbOnlineStore
 from maintain_child import PINNED, run_maintain
 
-ROOT = Path(__file__).resolve().parents[2]
-KILLED = -9
+CHILD = "maintain_child.py"
 
 ALL = ("merge", "checkpoint", "clean", "vacuum")
 STEPS = [
@@ -33,12 +31,6 @@ POINTS = [
     for when in ("before", "after")
     for marks in [() if (when, number) in QUICK else (pytest.mark.prove,)]
 ]
-
-
-def start(home: Path, *fate: object) -> subprocess.Popen[str]:
-    child = [sys.executable, str(ROOT / "tests/maintain_child.py"), str(home), *map(str, fate)]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(child, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, stdout=pipe, stderr=pipe, text=True)
 
 
 def content(home: Path) -> dict[str, object]:
@@ -71,7 +63,7 @@ class Bench:
         self._start.mkdir(parents=True)
         crash_child.run_features(self._start)
         for day in (5, 6):  # so that each table has several files
-            with open_store(self._start, T0 + 5 * DAY + day * crash_child.HOUR) as store:
+            with open_store(self._start, T0 + 5 * DAY + day * HOUR) as store:
                 store.write_source(payments, payments_of(1).with_columns(amount=float(day) + payments_of(1)["amount"]))
                 store.materialize_incremental(spending)
                 store.sync(spending)
@@ -102,18 +94,14 @@ def bench(tmp_path_factory) -> Bench:
 
 def test_these_are_the_steps(bench):
     home = bench.home("counted")
-    printed, errors = (child := start(home)).communicate()
-    assert child.returncode == 0, errors
-    assert [step.rpartition("/")[0] if "tiles" in step else step for step in printed.splitlines()[1:]] == STEPS
+    assert run(CHILD, "maintain", home) == (0, STEPS)
     bench.check(home)
 
 
 @pytest.mark.parametrize(("when", "number"), POINTS)
 def test_killed_at_a_step_nothing_is_lost(bench, when, number):
     home = bench.home(f"{when}-{number}")
-    child = start(home, when, number)
-    child.communicate()
-    assert child.returncode == KILLED
+    assert run(CHILD, "maintain", home, 0, when, number)[0] == KILLED
     bench.check(home)
 
 
@@ -121,10 +109,6 @@ def test_killed_at_a_step_nothing_is_lost(bench, when, number):
 @pytest.mark.parametrize("seed", range(20))
 def test_killed_at_any_moment_nothing_is_lost(bench, seed):
     home = bench.home(f"moment-{seed}")
-    child = start(home)
-    assert child.stdout.readline() == "ready\n"
-    time.sleep(random.Random(seed).uniform(0, 0.5))  # any moment will do: in the midst of a commit, of a deletion
-    child.kill()
-    child.communicate()
-    assert child.returncode in (KILLED, 0)
+    # Any moment will do: in the midst of a commit, of a deletion.
+    run_for(random.Random(seed).uniform(0, 0.5), CHILD, "maintain", home)
     bench.check(home)

@@ -6,22 +6,21 @@ online store and the push log hold what an undisturbed run leaves, to the row an
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import polars as pl
 import pytest
 
 import push_child
-from crash_child import HOUR, last_payment, payments, payments_of
+from card_payments import HOUR, last_payment, payments
+from children import KILLED, run, run_at_once, tables
+from crash_child import payments_of
 from features.feature_rows import CREATED, EVENT
 from infra.storage.lmdb_store import LmdbOnlineStore
 from infra.storage.push_log import LmdbPushLog
 from push_child import BEGIN, PUSHES, open_store, pushed
 
-ROOT = Path(__file__).resolve().parents[2]
-KILLED = -9
+CHILD = "push_child.py"
 TABLE = last_payment.table_id
 CARDS = [(card,) for card in (0, 1, 2, 7)]
 REF = "last_payment:amount_last"
@@ -44,43 +43,9 @@ COMMITS = [
 ]
 
 
-def start(line: str, home: Path, *fate: object) -> subprocess.Popen[str]:
-    """A child that is about to work on a home, and waits for a word."""
-    child = [sys.executable, str(ROOT / "tests/push_child.py"), line, str(home), *map(str, fate)]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(
-        child, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, stdin=pipe, stdout=pipe, stderr=pipe, text=True
-    )
-
-
-def run(line: str, home: Path, *fate: object) -> tuple[int, list[str]]:
-    """A child's exit code and what it printed after it was ready."""
-    child = start(line, home, *fate)
-    printed, errors = child.communicate()
-    assert child.returncode in (0, KILLED), errors
-    return child.returncode, printed.splitlines()[1:]
-
-
-def run_at_once(home: Path, *lines: tuple[str, int]) -> None:
-    """Run lines in children that begin at the same moment."""
-    children = [start(line, home, first) for line, first in lines]
-    for child in children:
-        assert child.stdout.readline() == "ready\n"
-    for child in children:
-        child.stdin.write("go\n")
-        child.stdin.flush()
-    for child in children:
-        errors = child.communicate()[1]
-        assert child.returncode == 0, errors
-
-
 def content(home: Path) -> dict[str, list]:
     """Every row of every Delta table, of the online store and of the push log; what was served at each step."""
-    found = {}
-    for log in sorted((home / "lake").rglob("_delta_log")):
-        frame = pl.read_delta(str(log.parent))
-        # A home's push log has a name of its own, which plans and pushes do not show in rows.
-        found[str(log.parent.relative_to(home))] = sorted(frame.select(sorted(frame.columns)).rows(), key=repr)
+    found = tables(home)  # the push log has a name of its own in each home, which rows do not show
     online, log = LmdbOnlineStore(home / "online"), LmdbPushLog(home / "push_log")
     found["online"] = [*online.read(TABLE, CARDS), *online.publications(TABLE), online.pushed(TABLE)]
     found["push log"] = log.read(TABLE, {"card_id": pl.Int64(), EVENT: pl.Datetime("us", "UTC")}, None, None).rows()
@@ -98,8 +63,7 @@ def content(home: Path) -> dict[str, list]:
 def undisturbed(tmp_path_factory) -> tuple[list[str], dict[str, list]]:
     """What an undisturbed child commits, and what it leaves."""
     home = tmp_path_factory.mktemp("undisturbed") / "home"
-    code, printed = run("steps", home)
-    assert code == 0
+    _, printed = run(CHILD, "steps", home)
     return [text for text in printed if not text.isdigit()], content(home)
 
 
@@ -126,7 +90,7 @@ QUICK = {11, 12, 18, 19, 21, 22}  # the push is logged, online; the fold open, p
 )
 def test_killed_at_a_commit_and_run_again_leaves_what_an_undisturbed_run_leaves(tmp_path, undisturbed, when, number):
     home = tmp_path / "home"
-    code, printed = run("steps", home, 0, when, number)
+    code, printed = run(CHILD, "steps", home, 0, when, number)
     assert code == KILLED
     push_child.run_steps(home, int(printed[-1]))
     assert content(home) == undisturbed[1]
@@ -136,7 +100,7 @@ def test_killed_at_a_commit_and_run_again_leaves_what_an_undisturbed_run_leaves(
 def test_a_push_killed_before_it_was_online_gets_there_without_being_pushed_again(tmp_path, recover):
     home = tmp_path / "home"
     number = FIRST_PUSH + 1
-    assert run("steps", home, 0, "after", number)[0] == KILLED  # logged, not online
+    assert run(CHILD, "steps", home, 0, "after", number)[0] == KILLED  # logged, not online
     asked = [{"card_id": 0}]
     with open_store(home, BEGIN + 3 * HOUR) as store:
         assert store.get_online_features([REF], asked).statuses["amount_last"] == ["NOT_FOUND"]
@@ -154,7 +118,7 @@ def test_pushers_and_a_runner_at_once_lose_nothing_and_keep_nothing_twice(tmp_pa
     with open_store(home, BEGIN) as store:
         store.write_source(payments, payments_of(0))
         store.materialize_incremental(last_payment)  # makes the tables that all of them use
-    run_at_once(home, ("pushers", 0), ("pushers", 1), ("runner", 0))
+    run_at_once(CHILD, home, [("pushers", 0), ("pushers", 1), ("runner", 0)])
     with open_store(home, BEGIN + 9 * HOUR) as store:
         store.fold(last_payment)
         store.sync(last_payment)
