@@ -136,9 +136,7 @@ class FeatureStore:
         with _readable(known):
             return self._materializer.backfill(known, as_utc(start), as_utc(end), progress)
 
-    def preview(
-        self, group: FeatureGroup | str, start: datetime | date | str, end: datetime | date | str
-    ) -> Preview:
+    def preview(self, group: FeatureGroup | str, start: datetime | date | str, end: datetime | date | str) -> Preview:
         """What a backfill of [start, end) would read and change, chunk by chunk; nothing is written."""
         known = self.versions.computing(group)
         with _readable(known):

@@ -9,9 +9,9 @@ import pytest
 
 from features import Entity, Feature, FeatureGroup, Source
 from features.compute import compute
-from features.intervals import Interval
 from features.errors import InvalidInput
 from features.inputs import ARRIVAL
+from features.intervals import Interval
 
 T0 = datetime(2026, 3, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
