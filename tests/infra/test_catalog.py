@@ -101,10 +101,12 @@ def fill(store: FeatureStore) -> Run:
     return run
 
 
-def test_a_group_is_described_before_and_after_it_has_rows(store: FeatureStore, tmp_path: Path) -> None:
-    before = describe(store, "guest_stays")
-    assert not (tmp_path / "home/lake").exists()  # to ask makes no table and applies nothing
-    assert {k: before[k] for k in ("definition", "applied_at", "rows", "delta_version", "newest_event")} == {
+def test_a_group_that_nobody_applied_is_described_and_asking_applies_nothing(
+    store: FeatureStore, tmp_path: Path
+) -> None:
+    facts = describe(store, "guest_stays")
+    assert not (tmp_path / "home/lake").exists()
+    assert {k: facts[k] for k in ("definition", "applied_at", "rows", "delta_version", "newest_event")} == {
         "definition": "never applied",
         "applied_at": "never",
         "rows": 0,
@@ -112,9 +114,10 @@ def test_a_group_is_described_before_and_after_it_has_rows(store: FeatureStore, 
         "newest_event": "never",
     }
 
-    run = fill(store)
-    facts = describe(store, "guest_stays")
 
+def test_a_group_says_what_was_declared(store: FeatureStore) -> None:
+    fill(store)
+    facts = describe(store, "guest_stays")
     assert {k: v for k, v in facts.items() if isinstance(v, str | bool) and k not in ("prepare", "fingerprint")} == {
         "kind": "feature group",
         "name": "guest_stays",
@@ -137,10 +140,20 @@ def test_a_group_is_described_before_and_after_it_has_rows(store: FeatureStore, 
         "definition": "as applied",
     }
     assert facts["prepare"].splitlines()[-1].strip() == "return frame.filter(pl.col('nights') > 0)"
+
+
+def test_a_group_says_what_its_table_holds(store: FeatureStore) -> None:
+    run = fill(store)
+    facts = describe(store, "guest_stays")
     assert facts["applied_at"] == NOW
     assert facts["rows"] == 3  # ann's two settled stays and bob's
     assert facts["newest_event"] == START + timedelta(days=1)
     assert facts["delta_version"] == run.version
+    assert facts["applied versions"] == [{"version": "1.2.0", "applied_at": NOW, "fingerprint": facts["fingerprint"]}]
+
+
+def test_a_group_lists_its_features_and_who_reads_them(store: FeatureStore) -> None:
+    facts = describe(store, "guest_stays")
     assert facts["features"] == [
         {
             "feature": "nights_sum",
@@ -167,7 +180,6 @@ def test_a_group_is_described_before_and_after_it_has_rows(store: FeatureStore, 
         ("feature service", "guest_profile", "features"),
         ("model", "guest_returns", "inputs"),
     ]
-    assert facts["applied versions"] == [{"version": "1.2.0", "applied_at": NOW, "fingerprint": facts["fingerprint"]}]
 
 
 def test_a_definition_that_differs_from_the_applied_one_says_so(store: FeatureStore, tmp_path: Path) -> None:
