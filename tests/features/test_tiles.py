@@ -178,22 +178,17 @@ SHAPES = [
 ]
 
 
-KINDS = [(True, True), (False, True), (True, False), (False, False)]
-
-
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize(("live", "keyed"), KINDS)
-@settings(max_examples=4)
-@given(actions=st.lists(ACTION, min_size=3, max_size=12))
+@settings(max_examples=8)
+@given(live=st.booleans(), keyed=st.booleans(), actions=st.lists(ACTION, min_size=3, max_size=12))
 def test_tiles_equal_brute_force_over_what_was_known(tmp_path_factory, shape, live, keyed, actions):
     check_tiles(tmp_path_factory.mktemp("lake"), shape, live, keyed, actions)
 
 
 @pytest.mark.prove
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize(("live", "keyed"), KINDS)
-@settings(max_examples=60)
-@given(actions=st.lists(ACTION, min_size=3, max_size=20))
+@settings(max_examples=240)
+@given(live=st.booleans(), keyed=st.booleans(), actions=st.lists(ACTION, min_size=3, max_size=20))
 def test_many_tiles_equal_brute_force_over_what_was_known(tmp_path_factory, shape, live, keyed, actions):
     check_tiles(tmp_path_factory.mktemp("lake"), shape, live, keyed, actions)
 
