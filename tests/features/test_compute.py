@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-
 import polars as pl
 import pytest
 
-from features import Entity, Feature, FeatureGroup, Source
+from card_payments import ABOUT, HOUR, T0, card
+from features import Feature, FeatureGroup, Source
 from features.compute import compute
 from features.errors import InvalidInput
 from features.inputs import ARRIVAL
 from features.intervals import Interval
 
-T0 = datetime(2026, 3, 1, tzinfo=UTC)
-HOUR = timedelta(hours=1)
 DAY = Interval(T0, T0 + 24 * HOUR, T0 + 24 * HOUR)
-ABOUT = {"owner": "o", "description": "d"}
-card = Entity("card", keys={"card_id": pl.Int64})
 payments = Source("payments", {"card_id": pl.Int64, "code": pl.String, "at": pl.Datetime}, "at")
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import date
 
 import polars as pl
 import pytest
 
+from card_payments import ABOUT, HOUR, T0, card
 from features import Entity, Feature, FeatureGroup, FeatureService, FeatureStore, ModelSpec, Registry, Source
 from features.errors import (
     ConcurrentRun,
@@ -20,10 +21,6 @@ from features.stores import ModelVersion
 from infra.storage.delta import DeltaLake
 from infra.storage.memory_store import MemoryOnlineStore
 
-T0 = datetime(2026, 3, 1, tzinfo=UTC)
-HOUR = timedelta(hours=1)
-ABOUT = {"owner": "o", "description": "d"}
-card = Entity("card", keys={"card_id": pl.Int64})
 SCHEMA = {"payment_id": pl.Int64, "card_id": pl.Int64, "amount": pl.Float64, "n": pl.Int32, "at": pl.Datetime}
 payments = Source("payments", SCHEMA, "at", keys=["payment_id"])
 last, count = Feature("last", pl.col("amount")), Feature("count", pl.col("n"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from math import isnan
 
 import polars as pl
@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features import Entity, Feature, FeatureGroup, FeatureService, FeatureStore, Registry, Source
+from card_payments import ABOUT, HOUR, T0, card
+from features import Feature, FeatureGroup, FeatureService, FeatureStore, Registry, Source
 from features.definitions import REGISTRY
 from features.errors import InvalidInput
 from features.feature_rows import CREATED, DELETED, EPOCH, EVENT
@@ -24,12 +25,8 @@ from infra.storage.delta import DeltaLake
 from infra.storage.memory_store import MemoryOnlineStore
 from infra.wiring import open_platform
 
-T0 = datetime(2026, 3, 1, tzinfo=UTC)
-HOUR = timedelta(hours=1)
 SCHEMA = {"card_id": pl.Int64, "shop": pl.String, "amount": pl.Float64, "at": pl.Datetime("us", "UTC")}
-card = Entity("card", keys={"card_id": pl.Int64})
 payments = Source("payments", SCHEMA, "at")
-ABOUT = {"owner": "payments", "description": "About a card."}
 paid = FeatureGroup(
     "paid",
     "1.0.0",
