@@ -34,12 +34,14 @@ race = st.tuples(st.just("race"), st.integers(1, 6), st.one_of(run, write, corre
 anything = st.one_of(tick, tick, data, data, data, run, run, run, run, version)
 """Many short lives of a group: what arrives, what is run, and now and then another version."""
 
-rewritten = st.one_of(tick, data, data, correct, move, backfill, backfill, incremental, sync)
+everything = ("backfill", -16, 99)
+corrected = st.one_of(correct, move)
+rewritten = st.one_of(tick, data, data, corrected, backfill, backfill, incremental, sync)
 """Histories that are written again and again."""
 
 
 def schedules(*actions, most=14):
     """Lists of actions, after a first payment."""
-    return st.tuples(write, st.lists(st.one_of(*actions), min_size=3, max_size=most)).map(
+    return st.tuples(write, st.lists(st.one_of(*actions), min_size=2, max_size=most)).map(
         lambda drawn: [drawn[0], *drawn[1]]
     )
