@@ -154,10 +154,14 @@ class Computation:
         if len(plan.chunks) > 1 or interval.start > BEGINNING:
             # Key groups with rows in the chunk (a boundary's rows begin one step before it), then all of theirs.
             start = max(BEGINNING, interval.start - duration(group.every or "0s"))
-            there = [i.scan(versions[n], plan.stamp, start, interval.end, scope).select(by) for n, i in inputs.items()]
-            if scope is not None and set(by) <= set(group.keys):
+            dtypes = next(iter(inputs.values())).dtypes
+            alike = [pl.col(c).cast(dtypes[c]) for c in by]
+            there = [
+                i.scan(versions[n], plan.stamp, start, interval.end, scope).select(alike) for n, i in inputs.items()
+            ]
+            if set(by) <= set(group.keys):
                 # Key groups that had rows in the chunk and lost them: what they made becomes tombstones.
-                there.append(standing(group, table, interval, scope).select(by).cast(scope.schema))
+                there.append(standing(group, table, interval, scope).select(alike))
             scope = pl.concat(there).unique().collect()
         return {n: i.scan(versions[n], plan.stamp, scope=scope) for n, i in inputs.items()}, scope
 

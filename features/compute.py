@@ -6,7 +6,8 @@ types, and ``_arrival``: a bound on when the newest source row that was used bec
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from functools import cache
 
@@ -107,8 +108,15 @@ def compute(group: FeatureGroup, frames: Frames, interval: Interval, only: Seque
     null key are left out. Raises InvalidInput where an
     expression or ``prepare`` does not fit the values there are.
     """
-    try:
+    with translated(group):
         return _computed(group, frames, interval, list(group.feature_names if only is None else only))
+
+
+@contextmanager
+def translated(group: FeatureGroup) -> Iterator[None]:
+    """Turn what Polars raises over a group's rows into InvalidInput."""
+    try:
+        yield
     except pl.exceptions.PolarsError as error:
         reason = str(error).splitlines()[0]
         raise InvalidInput(

@@ -279,6 +279,8 @@ def _separable(tree: Tree) -> pl.Expr:
         inner = call["input"][0]
     if reason := not_elementwise(_expr(inner)):
         raise Undecomposed(reason)
+    if not _expr(inner).meta.root_names():
+        raise Undecomposed("an aggregate of a literal does not look at rows")
     return _expr(tree)
 
 

@@ -57,6 +57,7 @@ def differs(column: str, other: str, dtype: DataType) -> pl.Expr:
     scale = pl.max_horizontal(left.abs(), right.abs())
     # Infinities are equal to themselves; their difference would be NaN.
     far = ((left - right).abs() > TOLERANCE * scale) & (left != right)
+    far = far | (left.is_infinite() & right.is_infinite() & (left != right))
     states = left.is_null().ne_missing(right.is_null()) | left.is_nan().ne_missing(right.is_nan())
     infinite = left.is_infinite().ne_missing(right.is_infinite())
     return states.fill_null(value=True) | infinite.fill_null(value=False) | far.fill_null(value=False)

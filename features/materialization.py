@@ -21,6 +21,7 @@ from features.intervals import DAY, cut
 from features.remarks import remarks
 from features.runs import Progress, Run, Runs
 from features.stores import FeatureTable, Plan
+from features.tiling import ROOM
 from features.times import EPOCH as BEGINNING
 from features.times import TICK, duration, micros, to_micros
 
@@ -52,7 +53,7 @@ class Materializer:
         inputs = self._computation.inputs(group)
         state = self._runs.state(group, table)
         spans = {name: (table.cursor(name), item.version()) for name, item in inputs.items()}
-        stamp, details = self._runs.stamp(state, group), {_VERSION: group.version}
+        stamp, details = self._runs.stamp(state, group), {_VERSION: group.version, ROOM: self._capacity.rows_of(group)}
         plan = Plan(state.opened + 1, "incremental", stamp, state.through, spans, [], details)
         if not self._due(group, inputs, plan):
             return Run(group.name, None, finished, state.version)
@@ -85,7 +86,7 @@ class Materializer:
     def _backfill(self, group: FeatureGroup, table: FeatureTable, start: datetime, end: datetime) -> tuple[Plan, str]:
         """The plan of a backfill, and what should be said of it."""
         state = self._runs.state(group, table)
-        stamp, details = self._runs.stamp(state, group), {_VERSION: group.version}
+        stamp, details = self._runs.stamp(state, group), {_VERSION: group.version, ROOM: self._capacity.rows_of(group)}
         until = min(end, stamp + TICK)
         if start >= until:
             moved = "" if until == end else ", which is now: what lies in the future can be backfilled when it is past"

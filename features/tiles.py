@@ -22,7 +22,7 @@ from features.decomposition import TILE, DtypeOf, Undecomposed, decompose
 from features.entity import DataType
 from features.errors import DefinitionError
 from features.feature_group import Feature, FeatureGroup
-from features.feature_rows import CREATED, PLAN, differs
+from features.feature_rows import CREATED, PLAN
 from features.fingerprint import captured, source_text
 from features.inputs import ARRIVAL
 from features.intervals import Interval
@@ -104,7 +104,7 @@ def wide_layout(layout: TileLayout) -> TileLayout | None:
     """The layout of the wide tiles of a layout."""
     if layout.wide is None:
         return None
-    return replace(layout, name=f"{layout.name}-wide", width=layout.wide, wide=None)
+    return replace(layout, name=f"{layout.name}-{layout.wide // 1_000_000}s", width=layout.wide, wide=None)
 
 
 def _wide(width: int, longest: int) -> int | None:
@@ -154,7 +154,7 @@ def states(group: FeatureGroup, layout: TileLayout, frame: pl.LazyFrame) -> pl.D
     found = pieces.group_by(tile).agg(*values, pl.len().alias(ROWS), pl.col(KNOWN).min(), odd.alias(_ODD)).collect()
     plain = found.filter(~pl.col(_ODD)).drop(_ODD)
     if plain.height < found.height:
-        several = _successive(pieces, found.filter(_ODD).select(tile), tile, values, layout)
+        several = _successive(pieces, found.filter(_ODD).select(tile), tile, values)
         plain = pl.concat([plain, several.select(plain.columns).cast(plain.schema)])
     return _shaped(group, layout, plain)
 
@@ -162,15 +162,12 @@ def states(group: FeatureGroup, layout: TileLayout, frame: pl.LazyFrame) -> pl.D
 _ORDERED = ('"First', '"Last')
 
 
-def _successive(
-    pieces: pl.LazyFrame, tiles: pl.DataFrame, tile: list[str], values: Sequence[pl.Expr], layout: TileLayout
-) -> pl.DataFrame:
+def _successive(pieces: pl.LazyFrame, tiles: pl.DataFrame, tile: list[str], values: Sequence[pl.Expr]) -> pl.DataFrame:
     """The states of tiles of which more became known over time, one for each moment at which it did."""
     there = pieces.join(tiles.lazy(), on=tile, how="semi", maintain_order="left").collect().lazy()
     first = there.select(*tile, pl.col(KNOWN).alias("_moment"))
     later = there.select(*tile, pl.col(REPLACED).alias("_moment")).drop_nulls("_moment")
-    useful = pl.col("_moment") <= pl.col(TILE) + layout.longest
-    moments = pl.concat([first, later]).filter(useful).unique()
+    moments = pl.concat([first, later]).unique()
     valid = (pl.col(KNOWN) <= pl.col("_moment")) & (pl.col(REPLACED).is_null() | (pl.col(REPLACED) > pl.col("_moment")))
     then = there.join(moments, on=tile, maintain_order="left").filter(valid)
     known = then.group_by([*tile, "_moment"]).agg(*values, pl.len().alias(ROWS))
@@ -199,7 +196,8 @@ def changed_states(group: FeatureGroup, layout: TileLayout, fresh: pl.DataFrame,
         return fresh.with_columns((~first).alias(FOLLOWS))
     stood = old.select(*key, *(pl.col(c).alias(f"{c}_old") for c in content))
     both = fresh.join(stood, on=key, how="left")
-    moved = pl.any_horizontal(differs(c, f"{c}_old", fresh.schema[c]) for c in content)
+    # To the last bit: what differs little here may be all that a difference of two of them is.
+    moved = pl.any_horizontal(pl.col(c).ne_missing(pl.col(f"{c}_old")) for c in content)
     both = both.with_columns(first.alias("_first")).filter(pl.col(f"{ROWS}_old").is_null() | moved)
     seen = both.join(old.select(tile).unique().with_columns(pl.lit(True).alias("_seen")), on=tile, how="left")
     follows = ~pl.col("_first") | pl.col("_seen").fill_null(value=False)
@@ -300,10 +298,20 @@ def _decomposed(feature: Feature, frame: pl.LazyFrame) -> Mapping[str, pl.Expr]:
     """A feature's partials, tried over no rows; raises Undecomposed."""
     parts = decompose(feature.expr, _typed(frame))
     try:
+        values = [expr.alias(name) for name, expr in parts.partials.items()]
+        for dtype in frame.group_by(pl.lit(1).alias("_one")).agg(values).collect_schema().dtypes()[1:]:
+            _refuse_lossy(dtype)
         _stored(frame, parts.partials)
     except (pl.exceptions.PolarsError, DefinitionError) as error:
         raise Undecomposed(str(error).splitlines()[0]) from error
     return parts.partials
+
+
+def _refuse_lossy(dtype: pl.DataType) -> None:
+    """Refuse partials whose order or zone would be lost in a table."""
+    inner = dtype.inner if isinstance(dtype, pl.List) else dtype
+    if inner.base_type() in (pl.Enum, pl.Categorical) or (isinstance(inner, pl.Datetime) and inner != UTC_US):
+        raise Undecomposed(f"tables do not keep the order or zone of {dtype}")
 
 
 def _typed(frame: pl.LazyFrame) -> DtypeOf:

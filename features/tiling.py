@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 
 from features.capacity import Capacity
-from features.compute import prepared
+from features.compute import prepared, translated
 from features.decomposition import TILE
 from features.feature_group import FeatureGroup
 from features.feature_rows import CREATED, PLAN
@@ -31,6 +31,9 @@ from features.times import UTC_US, from_micros, micros, to_micros
 
 _FOREVER = datetime(9999, 1, 1, tzinfo=UTC)  # tiles hold rows of the future too: boundaries do not reach them
 _SAMPLED_TILES = 4
+
+ROOM = "room"
+"""A plan's detail: how many rows its steps and chunks were cut for."""
 
 
 @dataclass(frozen=True)
@@ -82,10 +85,12 @@ class Tiling:
         table, version = self.table(group, layout), plan.sources[item.name][1]
         if version is None or table.finished(plan.number):
             return
+        # As it was when the plan was opened: steps go by number, and a killed run may go on with other settings.
+        room = plan.details.get(ROOM, self._capacity.rows_of(group))
         covered = table.covered()
         start = min(_looked_at(layout, start), end)
         wanted = (start, end) if covered is None else (min(start, covered[0]), max(end, covered[1]))
-        for number, step in enumerate(self._steps(group, layout, item, version, wanted, table)):
+        for number, step in enumerate(self._steps(group, layout, item, version, wanted, table, room)):
             if not table.took(plan.number, number):
                 table.append(plan.number, number, self._rows(group, layout, table, item, plan, step))
         table.finish(plan.number, {item.name: version}, wanted)
@@ -131,12 +136,13 @@ class Tiling:
         version: int,
         wanted: tuple[datetime, datetime],
         table: TileTable,
+        room: int,
     ) -> Iterator[Step]:
         """First what commits changed in tiles that are there, then tiles before and after these."""
-        days, room = item.days(version), self._capacity.rows_of(group)
+        days = item.days(version)
         width, covered = timedelta(microseconds=layout.width), table.covered()
         if covered is not None:
-            yield from self._changed(group, layout, item, version, covered, table)
+            yield from self._changed(group, layout, item, version, covered, table, room)
         if days.is_empty():
             return
         newest, oldest = (
@@ -158,12 +164,13 @@ class Tiling:
         version: int,
         covered: tuple[datetime, datetime],
         table: TileTable,
+        room: int,
     ) -> Iterator[Step]:
         """The tiles, among those that are there, in which new commits have rows."""
         cursor = table.cursor(item.name)
         if cursor is None or cursor >= version:
             return
-        days, room, width = item.days(version), self._capacity.rows_of(group), timedelta(microseconds=layout.width)
+        days, width = item.days(version), timedelta(microseconds=layout.width)
         keys = group.keys if group.prepare is None else []
         changed = item.changes(cursor, version, [*keys, item.time])
         there = (pl.col(item.time) >= covered[0]) & (pl.col(item.time) < covered[1])
@@ -182,7 +189,8 @@ class Tiling:
         version = plan.sources[item.name][1]
         late = item.arrives_late
         raw = item.scan(version, _FOREVER, step.start, step.end, step.keys, superseded=late)
-        fresh = states(group, layout, prepared(group, {item.name: raw}))
+        with translated(group):
+            fresh = states(group, layout, prepared(group, {item.name: raw}))
         inside = (pl.col(TILE) >= step.start) & (pl.col(TILE) < step.end)
         old = table.scan(step.start.date(), step.end.date()).filter(inside)
         if step.keys is not None:

@@ -9,7 +9,7 @@ from functools import partial
 
 import polars as pl
 
-from features.compute import compute
+from features.compute import compute, translated
 from features.feature_group import FeatureGroup
 from features.feature_rows import EVENT
 from features.inputs import ARRIVAL, Input
@@ -56,12 +56,15 @@ class WindowComputation:
 
     def _late(self, group: FeatureGroup, layout: TileLayout | None, item: Input, plan: Plan) -> pl.DataFrame | None:
         """The entities whose rows up to the last incremental run may change; None where that cannot be told."""
-        if layout is not None:
-            return self._tiling.touched(group, layout, plan, plan.chunks[0][0])
+        touched = None if layout is None else self._tiling.touched(group, layout, plan, plan.chunks[0][0])
+        if layout is not None and len(layout.members) == len(group.features):
+            return touched
+        # What reads raw rows may change where no tile does.
         after, version = plan.sources[item.name]
         if group.prepare is not None or after is None:
             return None
-        return item.changes(after, version, group.keys)
+        changed = item.changes(after, version, group.keys)
+        return changed if touched is None else pl.concat([changed, touched], how="vertical_relaxed").unique()
 
     def _rows(
         self,
@@ -87,7 +90,8 @@ class WindowComputation:
             if scope is not None:
                 tiles = tiles.join(scope.lazy(), on=group.keys, how="semi")
                 wide = None if wide is None else wide.join(scope.lazy(), on=group.keys, how="semi")
-            rows = from_tiles(group, layout, tiles, wide, interval)
+            with translated(group):
+                rows = from_tiles(group, layout, tiles, wide, interval)
         if raw:
             frames = self._frames(group, inputs, plan, interval, scope)
             found = compute(group, frames, interval, only=raw).drop(ARRIVAL)
