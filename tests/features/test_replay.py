@@ -169,7 +169,7 @@ def unmoved(schedule):
     return [("correct", action[1], action[3]) if action[0] == "move" else action for action in schedule]
 
 
-ALONE = {"setting": SETTINGS, "schedule": schedules(anything, back)}
+ALONE = {"setting": SETTINGS, "schedule": schedules(anything, back, most=10)}
 LEAK = {
     "setting": SETTINGS,
     "before": schedules(anything, rewritten, most=4).map(unmoved),
@@ -186,28 +186,28 @@ each_shape = pytest.mark.parametrize("shape", SHAPES)
 
 
 @each_shape
-@settings(max_examples=6)
+@settings(max_examples=4)
 @given(**ALONE)
 def test_one_world_is_real_has_parity_and_can_be_run_again(tmp_path_factory, shape, setting, **drawn):
     check_alone(tmp_path_factory.mktemp("world"), replace(setting, shape=shape), **drawn)
 
 
 @each_shape
-@settings(max_examples=5)
+@settings(max_examples=3)
 @given(**LEAK)
 def test_nothing_leaks(tmp_path_factory, shape, setting, **drawn):
     check_leak(tmp_path_factory.mktemp("worlds"), replace(setting, shape=shape), **drawn)
 
 
 @each_shape
-@settings(max_examples=3)
+@settings(max_examples=6)
 @given(**CRASH)
 def test_crashes_leave_what_an_undisturbed_world_has(tmp_path_factory, shape, setting, **drawn):
     check_crash(tmp_path_factory.mktemp("worlds"), replace(setting, shape=shape), **drawn)
 
 
 @each_shape
-@settings(max_examples=3)
+@settings(max_examples=4)
 @given(**RACE)
 def test_races_leave_what_one_after_the_other_leaves(tmp_path_factory, shape, setting, **drawn):
     check_race(tmp_path_factory.mktemp("worlds"), replace(setting, shape=shape), **drawn)
