@@ -260,7 +260,7 @@ def _moments(group: FeatureGroup, frames: Frames, interval: Interval) -> pl.Data
         found = events.filter(ends).with_columns((moment + pl.duration(microseconds=1)).alias(_UNTIL))
     else:
         every = micros(group.every or "")
-        boundary = ((moment.dt.timestamp("us") // every + 1) * every).cast(UTC_US)
+        boundary = boundary_after(moment.dt.timestamp("us"), every).cast(UTC_US)
         found = events.select(*group.keys, boundary.alias(EVENT)).unique().with_columns(moment.alias(_UNTIL))
     found = found.filter(interval.keep(EVENT, boundary=group.every is not None))
     order = (moment.rank("ordinal").over(group.keys) - 1).cast(pl.Int64)

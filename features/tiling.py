@@ -102,17 +102,17 @@ class Tiling:
         and those of which something became known late.
         """
         table, first = self.table(group, layout), _looked_at(layout, start)
+        whole = table.scan(first.date(), end.date()).filter(pl.col(TILE) >= first)
         if layout.wide is None:
-            return table.scan(first.date(), end.date()).filter(pl.col(TILE) >= first)
+            return whole
         ends = _ends(layout, {micros(f.window or "") for f in group.features}, start, end)
         parts = [table.scan(low.date(), high.date()).filter(_within(low, high)) for low, high in ends]
-        middle = table.scan(first.date(), end.date()).filter((pl.col(TILE) >= first) & (pl.col(KNOWN_FROM) > start))
-        middle = middle.filter(~pl.any_horizontal(_within(low, high) for low, high in ends))
+        middle = whole.filter(~pl.any_horizontal(_within(low, high) for low, high in ends))
+        middle = middle.filter(pl.col(KNOWN_FROM) > start)
         late = middle.select(*group.keys, TILE).unique().collect()
         if late.height:
             oldest, newest = late.select(pl.col(TILE).min().alias("oldest"), pl.col(TILE).max()).row(0)
-            whole = table.scan(oldest.date(), newest.date())
-            parts.append(whole.join(late.lazy(), on=[*group.keys, TILE], how="semi"))
+            parts.append(table.scan(oldest.date(), newest.date()).join(late.lazy(), on=[*group.keys, TILE], how="semi"))
         return pl.concat(parts)
 
     def wide_rows(self, group: FeatureGroup, layout: TileLayout, start: datetime, end: datetime) -> pl.LazyFrame | None:

@@ -130,6 +130,30 @@ class LmdbEnvironment:
             self._env.set_mapsize(size)
 
 
+class LmdbUse:
+    """One user's part in the environment of a folder, until it is closed; a forked process gets its own."""
+
+    def __init__(self, path: Path, map_size: int = MAP_SIZE, purpose: Purpose = ONLINE) -> None:
+        self._given = path, map_size, purpose
+        self._environment: LmdbEnvironment | None = LmdbEnvironment.acquire(*self._given)
+
+    @property
+    def environment(self) -> LmdbEnvironment:
+        """The environment, of this process; raises StorageError after ``close``."""
+        if self._environment is None:
+            path, _, purpose = self._given
+            raise StorageError(f"the {purpose.name} in {path} is closed: open it again")
+        if self._environment.pid != os.getpid():  # carried through a fork
+            self._environment = LmdbEnvironment.acquire(*self._given)
+        return self._environment
+
+    def close(self) -> None:
+        """Give the environment back; it closes with the last use of it in this process."""
+        if self._environment is not None:
+            self._environment.release()
+            self._environment = None
+
+
 @contextmanager
 def _translated(path: Path, purpose: Purpose) -> Iterator[None]:
     """Turn what LMDB and the file system raise into StorageError."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -17,7 +16,7 @@ from features.stores import Key, OnlineRow, Publication
 from features.times import from_micros, to_micros
 from infra.storage.codec import Rows, TableCodec
 from infra.storage.keys import encode_key
-from infra.storage.lmdb_environment import MAP_SIZE, LmdbEnvironment
+from infra.storage.lmdb_environment import MAP_SIZE, LmdbUse
 from infra.storage.merging import Progress, due, winners
 
 # One B-tree holds everything. The first four bytes of a key are the number of a table, counted from 1 in
@@ -56,9 +55,9 @@ class LmdbOnlineStore:
         self._path = path
         self._map_size = map_size
         self._tables: dict[str, _Table] = {}
-        self._shared: LmdbEnvironment | None = LmdbEnvironment.acquire(path, map_size)
+        self._use = LmdbUse(path, map_size)
         try:
-            self._shared.read(self._check_format)
+            self._use.environment.read(self._check_format)
         except StorageError:
             self.close()
             raise
@@ -66,7 +65,7 @@ class LmdbOnlineStore:
     def write(self, table_id: str, keys: Sequence[str], rows: pl.DataFrame, publication: Publication) -> int:
         """Merge rows by their order, move the watermark and keep the publication; returns how many won."""
         ready = Rows(rows, keys)
-        return self._environment().write(lambda txn: self._publish(txn, table_id, ready, publication), ready.size)
+        return self._use.environment.write(lambda txn: self._publish(txn, table_id, ready, publication), ready.size)
 
     def push(self, table_id: str, keys: Sequence[str], rows: pl.DataFrame, through: datetime) -> int:
         """Merge pushed rows by their order and note up to which stamp pushes are here; returns how many won."""
@@ -77,7 +76,7 @@ class LmdbOnlineStore:
             txn.put(_PROGRESS + prefix, _encode(progress._replace(pushed=max(progress.pushed, stamp))))
             return won
 
-        return self._environment().write(put, ready.size)
+        return self._use.environment.write(put, ready.size)
 
     def pushed(self, table_id: str) -> datetime | None:
         """The stamp up to which pushes are here; None for no push at all."""
@@ -93,7 +92,7 @@ class LmdbOnlineStore:
                 return None, []
             return table, [None if key is None else txn.get(table.prefix + key) for key in encoded]
 
-        table, found = self._environment().read(get)
+        table, found = self._use.environment.read(get)
         if table is None:
             return [None] * len(encoded)
         decode = table.codec.decode
@@ -120,7 +119,7 @@ class LmdbOnlineStore:
                 found = cursor.next()
             return kept
 
-        return self._environment().read(scan)
+        return self._use.environment.read(scan)
 
     def count(self, table_id: str) -> int:
         """How many entities the group has here, deleted ones not counted."""
@@ -128,16 +127,7 @@ class LmdbOnlineStore:
 
     def close(self) -> None:
         """Release the folder; the environment closes with the last store of this process that uses it."""
-        if self._shared is not None:
-            self._shared.release()
-            self._shared = None
-
-    def _environment(self) -> LmdbEnvironment:
-        if self._shared is None:
-            raise StorageError(f"the online store {self.target!r} in {self._path} is closed: open it again")
-        if self._shared.pid != os.getpid():  # carried through a fork
-            self._shared = LmdbEnvironment.acquire(self._path, self._map_size)
-        return self._shared
+        self._use.close()
 
     def _check_format(self, txn: _Txn) -> None:
         about = txn.get(_ABOUT)
@@ -163,7 +153,7 @@ class LmdbOnlineStore:
             table = self._table(txn, table_id)
             return Progress() if table is None else _read_progress(txn, table.prefix)
 
-        return self._environment().read(get)
+        return self._use.environment.read(get)
 
     def _publish(self, txn: _Txn, table_id: str, ready: Rows, publication: Publication) -> int:
         table = self._table(txn, table_id)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import os
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,12 +18,11 @@ import msgspec
 import polars as pl
 
 from features.entity import DataType
-from features.errors import StorageError
 from features.feature_rows import CREATED
 from features.stores import PushEnds
 from features.times import UTC_US, from_micros, to_micros
 from infra.storage.column_types import stored_type
-from infra.storage.lmdb_environment import MAP_SIZE, LmdbEnvironment, Purpose
+from infra.storage.lmdb_environment import LmdbUse, Purpose
 
 # A key is a letter, a table's id, a zero byte, and what the letter says. Stamps are µs in eight bytes, so
 # that a table's pushes lie together in their order.
@@ -53,8 +51,9 @@ class LmdbPushLog:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._shared: LmdbEnvironment | None = LmdbEnvironment.acquire(path, MAP_SIZE, _PURPOSE)
-        name = self._shared.read(lambda txn: txn.get(_NAME)) or self._shared.write(_christen)
+        self._use = LmdbUse(path, purpose=_PURPOSE)
+        environment = self._use.environment
+        name = environment.read(lambda txn: txn.get(_NAME)) or environment.write(_christen)
         self.name = name.decode()
 
     @contextmanager
@@ -67,7 +66,7 @@ class LmdbPushLog:
 
     def reserve(self, table_id: str, floor: datetime) -> datetime:
         """A stamp, not before ``floor``, that no push has or will have."""
-        return from_micros(self._environment().write(lambda txn: _reserve(txn, _tail(table_id), to_micros(floor))))
+        return from_micros(self._use.environment.write(lambda txn: _reserve(txn, _tail(table_id), to_micros(floor))))
 
     def append(
         self, table_id: str, rows: pl.DataFrame, *, floor: datetime, served: datetime | None, push_id: str | None
@@ -87,7 +86,7 @@ class LmdbPushLog:
                 _name_push(txn, tail, stamp, mark)
             return from_micros(stamp)
 
-        return self._environment().write(put, len(value))
+        return self._use.environment.write(put, len(value))
 
     def restamp(self, table_id: str, after: datetime | None, floor: datetime) -> None:
         """Give the pushes after a stamp new ones, in the same order, where the first is before ``floor``."""
@@ -104,15 +103,15 @@ class LmdbPushLog:
                 if mark := txn.pop(_ID_OF + tail + _bytes(old)):
                     _name_push(txn, tail, stamp, mark)
 
-        self._environment().write(move)
+        self._use.environment.write(move)
 
     def serve(self, table_id: str, through: datetime) -> None:
         """Note that pushes up to a stamp reached the online store."""
-        self._environment().write(lambda txn: _serve(txn, _tail(table_id), to_micros(through)))
+        self._use.environment.write(lambda txn: _serve(txn, _tail(table_id), to_micros(through)))
 
     def ends(self, table_id: str) -> PushEnds:
         """The stamps at which the table's pushes begin and end."""
-        return self._environment().read(lambda txn: _ends(txn, _tail(table_id)))
+        return self._use.environment.read(lambda txn: _ends(txn, _tail(table_id)))
 
     def read(
         self, table_id: str, dtypes: Mapping[str, DataType], after: datetime | None, through: datetime | None
@@ -122,7 +121,7 @@ class LmdbPushLog:
         def get(txn: _Txn) -> list[_Push]:
             return [(stamp, *_decode(value)) for stamp, value in _between(txn, _PUSH + _tail(table_id), after, through)]
 
-        pushes = self._environment().read(get)
+        pushes = self._use.environment.read(get)
         schema = pl.Schema({CREATED: UTC_US, **dtypes})
         # Consecutive pushes with the same columns become one frame.
         frames = [_frame(list(alike), schema) for _, alike in groupby(pushes, itemgetter(1))]
@@ -139,20 +138,11 @@ class LmdbPushLog:
                 txn.delete(_ID_OF + tail + _bytes(stamp))
                 txn.delete(_ID + tail + mark)
 
-        self._environment().write(forget)
+        self._use.environment.write(forget)
 
     def close(self) -> None:
         """Release the log."""
-        if self._shared is not None:
-            self._shared.release()
-            self._shared = None
-
-    def _environment(self) -> LmdbEnvironment:
-        if self._shared is None:
-            raise StorageError(f"the push log in {self._path} is closed: open it again")
-        if self._shared.pid != os.getpid():  # carried through a fork
-            self._shared = LmdbEnvironment.acquire(self._path, MAP_SIZE, _PURPOSE)
-        return self._shared
+        self._use.close()
 
 
 def _christen(txn: _Txn) -> bytes:

@@ -91,7 +91,7 @@ killer.start()
 publish(store, 50_000, 2)
 killer.join(60)
 """
-WHILE_ROWS_ARE_PUT = "store._shared._writing.locked()"
+WHILE_ROWS_ARE_PUT = "store._use.environment._writing.locked()"
 WHILE_PAGES_GO_TO_DISK = "data.stat().st_mtime_ns != before"
 
 
@@ -162,7 +162,7 @@ keys = [(i,) for i in range(10_000)]
 if child == 0:  # neither Polars nor a thread of the parent may be used here
     plans = {value for row in store.read(GROUP, keys) for value in row.values.values()}
     agrees = plans == {float(store.watermark(GROUP))}
-    own = store._shared.pid == os.getpid()
+    own = store._use.environment.pid == os.getpid()
     store.close()
     os._exit(0 if agrees and own else 1)
 say(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
