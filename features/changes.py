@@ -53,7 +53,7 @@ def gone(
 
     Earlier states of the entity grain stay as long as a raw row of their entity is left.
     """
-    if group.on_conflict == "first":
+    if group.on_conflict == "first" or old.is_empty():
         return old.clear()
     lost = old.filter(~pl.col(DELETED) & ~pl.col("_pushed")).join(fresh, on=[*group.keys, EVENT], how="anti")
     if group.grain != "entity" or lost.is_empty():

@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -32,20 +32,35 @@ TILE = "_tile"
 """The column with a tile's start, by which tiles are ordered."""
 
 Merge = Callable[..., pl.Expr]
-Parts = tuple[Sequence[pl.Expr], Merge]
-"""Partial aggregates over raw rows, and what makes the aggregate from their columns over tiles."""
+Combine = Callable[..., Sequence[pl.Expr]]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """How one aggregate decomposes.
+
+    ``partials`` are aggregates over the raw rows of a tile, ``merge`` makes the aggregate from their columns
+    over tiles, ``combine`` the partials of all these tiles together, each from the same columns. It is None
+    where tiles must be told apart to the end, as the first of them.
+    """
+
+    partials: Sequence[pl.Expr]
+    merge: Merge
+    combine: Combine | None
 
 
 @dataclass(frozen=True)
 class Decomposition:
     """Partial aggregates by the name of their tile column, and the feature as an expression over those.
 
-    Both are evaluated within groups: ``partials`` over the raw rows of a tile in order of time,
-    ``merged`` over the tiles of a window.
+    All are evaluated within groups: ``partials`` over the raw rows of a tile in order of time,
+    ``merged`` over the tiles of a window, ``combined`` over any tiles, of which it makes one; None where
+    some aggregate cannot be made from such ones.
     """
 
     partials: Mapping[str, pl.Expr]
     merged: pl.Expr
+    combined: Mapping[str, pl.Expr] | None
 
 
 class Undecomposed(Exception):
@@ -66,12 +81,16 @@ def decompose(expr: pl.Expr, dtype_of: DtypeOf) -> Decomposition:
     if reason := not_elementwise(_expr(outline)):
         raise Undecomposed(reason)
     partials: dict[str, pl.Expr] = {}
+    combined: dict[str, pl.Expr] = {}
     merged = []
-    for exprs, merge in found:
-        named = {_name(partial): partial for partial in exprs}
-        partials |= named
-        merged.append(_tree(merge(*(pl.col(_name(partial)) for partial in exprs))))
-    return Decomposition(partials, _expr(_filled(outline, merged)))
+    for parts in found:
+        names = [_name(partial) for partial in parts.partials]
+        columns = [pl.col(name) for name in names]
+        partials |= dict(zip(names, parts.partials, strict=True))
+        combined |= {} if parts.combine is None else dict(zip(names, parts.combine(*columns), strict=True))
+        merged.append(_tree(parts.merge(*columns)))
+    several = combined if all(parts.combine is not None for parts in found) else None
+    return Decomposition(partials, _expr(_filled(outline, merged)), several)
 
 
 def _outline(tree: Tree, found: list[Parts], dtype_of: DtypeOf) -> Tree:
@@ -100,7 +119,7 @@ def _filled(outline: Tree, merged: Sequence[Tree]) -> Tree:
 def _parts(tree: Tree, dtype_of: DtypeOf) -> Parts | None:
     """How a node decomposes; None where it is no aggregate; Undecomposed where it does not."""
     if tree == "Len":
-        return [pl.len()], lambda n: n.sum()
+        return _same([pl.len()], lambda n: n.sum())
     if not isinstance(tree, dict):
         return None
     for pattern, parts in _patterns():
@@ -122,24 +141,27 @@ def _aggregate(kind: str, content: Tree, dtype_of: DtypeOf) -> Parts:
     x = _separable(tree)
     match kind:
         case "Sum":
-            return [_wide(x, dtype_of(x)).sum()], lambda s: s.sum()
+            return _same([_wide(x, dtype_of(x)).sum()], lambda s: s.sum())
         case "Count":
-            return [_expr({"Agg": {kind: content}})], lambda n: n.sum()
+            return _same([_expr({"Agg": {kind: content}})], lambda n: n.sum())
         case "Min" | "Max":
-            return [_expr({"Agg": {kind: content}})], _extreme(kind, content["propagate_nans"])
+            return _same([_expr({"Agg": {kind: content}})], _extreme(kind, content["propagate_nans"]))
         case "Mean":
             return _mean(_numeric(x, dtype_of(x)))
         case "Std" | "Var":
-            merge = _variance(_numeric(x, dtype_of(x)), content[1])
-            return merge if kind == "Var" else (merge[0], lambda n, mean, m2: merge[1](n, mean, m2).sqrt())
+            var = _variance(_numeric(x, dtype_of(x)), content[1])
+            return var if kind == "Var" else replace(var, merge=lambda n, mean, m2: var.merge(n, mean, m2).sqrt())
         case "First" | "Last":
-            return [x.len(), x.first() if kind == "First" else x.last()], lambda n, value: _edge(kind, value, n > 0)
+            value = x.first() if kind == "First" else x.last()
+            return Parts([x.len(), value], lambda n, value: _edge(kind, value, n > 0), None)
         case "FirstNonNull" | "LastNonNull":
             known = x.drop_nulls()
             value = known.first() if kind == "FirstNonNull" else known.last()
-            return [value], lambda value: _edge(kind.removesuffix("NonNull"), value, value.is_not_null())
+            edge = kind.removesuffix("NonNull")
+            return Parts([value], lambda value: _edge(edge, value, value.is_not_null()), None)
         case "NUnique":
-            return [x.unique().sort().implode()], lambda v: v.filter(v.list.len() > 0).explode().n_unique()
+            values = [x.unique().sort().implode()]
+            return Parts(values, lambda v: _members(v).n_unique(), lambda v: [_members(v).unique().sort().implode()])
     raise Undecomposed(f"{kind} does not decompose")
 
 
@@ -147,13 +169,13 @@ def _function(function: Tree, inputs: Sequence[Tree]) -> Parts | None:
     """How a function that aggregates decomposes; None where it does not aggregate."""
     match function:
         case "NullCount":
-            return [_separable(inputs[0]).null_count()], lambda n: n.sum()
+            return _same([_separable(inputs[0]).null_count()], lambda n: n.sum())
         case "Product":
-            return [_separable(inputs[0]).product()], lambda p: p.product()
+            return _same([_separable(inputs[0]).product()], lambda p: p.product())
         case {"Boolean": {"Any": {"ignore_nulls": ignore}}}:
-            return [_separable(inputs[0]).any(ignore_nulls=ignore)], lambda v: v.any(ignore_nulls=ignore)
+            return _same([_separable(inputs[0]).any(ignore_nulls=ignore)], lambda v: v.any(ignore_nulls=ignore))
         case {"Boolean": {"All": {"ignore_nulls": ignore}}}:
-            return [_separable(inputs[0]).all(ignore_nulls=ignore)], lambda v: v.all(ignore_nulls=ignore)
+            return _same([_separable(inputs[0]).all(ignore_nulls=ignore)], lambda v: v.all(ignore_nulls=ignore))
         case {"Quantile": {"method": "Lower"}} if _is_bucket(inputs[0]):
             return _bucket_quantile(_separable(inputs[0]), _expr(inputs[1]))
         case {"Quantile": _}:
@@ -171,18 +193,33 @@ def _extreme(kind: str, propagate_nans: bool) -> Merge:
     return (lambda best: best.nan_max()) if propagate_nans else (lambda best: best.max())
 
 
+def _same(partials: Sequence[pl.Expr], merge: Merge) -> Parts:
+    """An aggregate that is its own partial: of several together it is what it is of one."""
+    return Parts(partials, merge, lambda *columns: [merge(*columns)])
+
+
+def _members(lists: pl.Expr) -> pl.Expr:
+    """What lists hold, all together."""
+    return lists.filter(lists.list.len() > 0).explode()
+
+
 def _mean(x: pl.Expr) -> Parts:
-    return [x.count(), x.mean()], lambda n, mean: pl.when(n.sum() > 0).then(_weighted(n, mean))
+    def combine(n: pl.Expr, mean: pl.Expr) -> list[pl.Expr]:
+        return [n.sum(), _weighted(n, mean)]
+
+    return Parts([x.count(), x.mean()], _weighted, combine)
 
 
 def _variance(x: pl.Expr, ddof: int) -> Parts:
     m2 = ((x - x.mean()) ** 2).sum()
 
-    def merge(n: pl.Expr, mean: pl.Expr, m2: pl.Expr) -> pl.Expr:
-        spread = m2.sum() + (n * (mean - _weighted(n, mean)) ** 2).sum()
-        return pl.when(n.sum() > ddof).then(spread / (n.sum() - ddof))
+    def combine(n: pl.Expr, mean: pl.Expr, m2: pl.Expr) -> list[pl.Expr]:
+        return [n.sum(), _weighted(n, mean), _joint(n, mean, mean, m2)]
 
-    return [x.count(), x.mean(), m2], merge
+    def merge(n: pl.Expr, mean: pl.Expr, m2: pl.Expr) -> pl.Expr:
+        return pl.when(n.sum() > ddof).then(_joint(n, mean, mean, m2) / (n.sum() - ddof))
+
+    return Parts([x.count(), x.mean(), m2], merge, combine)
 
 
 def _covariance(x: pl.Expr, y: pl.Expr, ddof: int) -> Parts:
@@ -190,11 +227,13 @@ def _covariance(x: pl.Expr, y: pl.Expr, ddof: int) -> Parts:
     both = x.is_not_null() & y.is_not_null()
     x, y = x.filter(both), y.filter(both)
 
-    def merge(n: pl.Expr, mx: pl.Expr, my: pl.Expr, c: pl.Expr) -> pl.Expr:
-        joint = c.sum() + (n * (mx - _weighted(n, mx)) * (my - _weighted(n, my))).sum()
-        return pl.when(n.sum() > ddof).then(joint / (n.sum() - ddof))
+    def combine(n: pl.Expr, mx: pl.Expr, my: pl.Expr, c: pl.Expr) -> list[pl.Expr]:
+        return [n.sum(), _weighted(n, mx), _weighted(n, my), _joint(n, mx, my, c)]
 
-    return [x.len(), x.mean(), y.mean(), ((x - x.mean()) * (y - y.mean())).sum()], merge
+    def merge(n: pl.Expr, mx: pl.Expr, my: pl.Expr, c: pl.Expr) -> pl.Expr:
+        return pl.when(n.sum() > ddof).then(_joint(n, mx, my, c) / (n.sum() - ddof))
+
+    return Parts([x.len(), x.mean(), y.mean(), ((x - x.mean()) * (y - y.mean())).sum()], merge, combine)
 
 
 def _slope(time: pl.Expr, value: pl.Expr) -> Parts:
@@ -204,13 +243,20 @@ def _slope(time: pl.Expr, value: pl.Expr) -> Parts:
     since = _seconds(t - t.min())
     dt = since - since.mean()
 
-    def merge(n: pl.Expr, start: pl.Expr, since: pl.Expr, mean: pl.Expr, joint: pl.Expr, square: pl.Expr) -> pl.Expr:
+    def combine(
+        n: pl.Expr, start: pl.Expr, since: pl.Expr, mean: pl.Expr, joint: pl.Expr, square: pl.Expr
+    ) -> list[pl.Expr]:
         at = _seconds(start - start.min()) + since
-        apart = at - _weighted(n, at)
-        spread = square.sum() + (n * apart**2).sum()
-        return pl.when(spread > 0).then((joint.sum() + (n * apart * (mean - _weighted(n, mean))).sum()) / spread)
+        both, spread = _joint(n, at, mean, joint), _joint(n, at, at, square)
+        return [n.sum(), start.min(), _weighted(n, at), _weighted(n, mean), both, spread]
 
-    return [y.len(), t.min(), since.mean(), y.mean(), (dt * (y - y.mean())).sum(), (dt * dt).sum()], merge
+    def merge(*columns: pl.Expr) -> pl.Expr:
+        *_, joint, spread = combine(*columns)
+        return pl.when(spread > 0).then(joint / spread)
+
+    return Parts(
+        [y.len(), t.min(), since.mean(), y.mean(), (dt * (y - y.mean())).sum(), (dt * dt).sum()], merge, combine
+    )
 
 
 def _ewm(rate: pl.Expr, time: pl.Expr, value: pl.Expr) -> Parts:
@@ -219,11 +265,15 @@ def _ewm(rate: pl.Expr, time: pl.Expr, value: pl.Expr) -> Parts:
     y, t = value.cast(pl.Float64).filter(known), time.filter(known)
     weight = (_seconds(t.max() - t) * rate).exp()
 
-    def merge(newest: pl.Expr, weighted: pl.Expr, total: pl.Expr) -> pl.Expr:
+    def combine(newest: pl.Expr, weighted: pl.Expr, total: pl.Expr) -> list[pl.Expr]:
         down = (_seconds(newest.max() - newest) * rate).exp()
-        return pl.when((total * down).sum() > 0).then((weighted * down).sum() / (total * down).sum())
+        return [newest.max(), (weighted * down).sum(), (total * down).sum()]
 
-    return [t.max(), (y * weight).sum(), weight.sum()], merge
+    def merge(*columns: pl.Expr) -> pl.Expr:
+        _, weighted, total = combine(*columns)
+        return pl.when(total > 0).then(weighted / total)
+
+    return Parts([t.max(), (y * weight).sum(), weight.sum()], merge, combine)
 
 
 def _bucket_quantile(bucket: pl.Expr, q: pl.Expr) -> Parts:
@@ -231,12 +281,14 @@ def _bucket_quantile(bucket: pl.Expr, q: pl.Expr) -> Parts:
     runs = bucket.drop_nulls().sort().rle()
 
     def merge(places: pl.Expr, counts: pl.Expr) -> pl.Expr:
-        some = places.list.len() > 0
-        place, n = places.filter(some).explode(), counts.filter(some).explode()
+        place, n = _members(places), _members(counts)
         rank = ((n.sum().cast(pl.Float64) - 1) * q).floor()
         return place.sort().filter(n.sort_by(place).cum_sum() > rank).first()
 
-    return [runs.struct.field("value").implode(), runs.struct.field("len").implode()], merge
+    def combine(places: pl.Expr, counts: pl.Expr) -> list[pl.Expr]:
+        return [_members(places).implode(), _members(counts).implode()]
+
+    return Parts([runs.struct.field("value").implode(), runs.struct.field("len").implode()], merge, combine)
 
 
 def _edge(kind: str, value: pl.Expr, there: pl.Expr) -> pl.Expr:
@@ -246,7 +298,13 @@ def _edge(kind: str, value: pl.Expr, there: pl.Expr) -> pl.Expr:
 
 
 def _weighted(n: pl.Expr, mean: pl.Expr) -> pl.Expr:
-    return (n * mean).sum() / n.sum()
+    """The mean of all rows from the numbers and means of parts; null for no rows."""
+    return pl.when(n.sum() > 0).then((n * mean).sum() / n.sum())
+
+
+def _joint(n: pl.Expr, mx: pl.Expr, my: pl.Expr, joint: pl.Expr) -> pl.Expr:
+    """Σ(x-mean(x))·(y-mean(y)) of all rows from the numbers, means and such sums of parts."""
+    return joint.sum() + (n * (mx - _weighted(n, mx)) * (my - _weighted(n, my))).sum()
 
 
 def _seconds(span: pl.Expr) -> pl.Expr:

@@ -21,6 +21,7 @@ from features.intervals import DAY, cut
 from features.remarks import remarks
 from features.runs import Progress, Run, Runs
 from features.stores import FeatureTable, Plan
+from features.tiles import pieces_of_row
 from features.tiling import ROOM
 from features.times import EPOCH as BEGINNING
 from features.times import TICK, duration, micros, to_micros
@@ -145,17 +146,13 @@ class Materializer:
     ) -> list[Chunk]:
         """Cut [start, end) at dates so that a chunk works on as many rows of the first input as fit.
 
-        A row of a window group counts once for each boundary that sees it.
+        A row of a window group counts as often as boundaries look at it by itself.
         """
         first = next(iter(inputs.values()))
         version = plan.sources[first.name][1]
-        weight, width = 1, DAY
-        if group.grain == "window":
-            longest = max(micros(f.window or "") for f in group.features)
-            weight = max(1, longest // micros(group.every or ""))
-            width = min(DAY, duration(group.every or ""))
+        width = min(DAY, duration(group.every or "")) if group.grain == "window" else DAY
         days = first.days(version) if version is not None else pl.DataFrame()
-        return cut(days, self._capacity.rows_of(group), start, end, weight=weight, width=width)
+        return cut(days, self._capacity.rows_of(group), start, end, weight=pieces_of_row(group), width=width)
 
 
 def _covers(done: Plan, plan: Plan, interval: tuple[datetime, datetime], settled: datetime) -> bool:

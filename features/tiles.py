@@ -18,7 +18,7 @@ from math import gcd, isqrt
 import polars as pl
 
 from features.compute import input_dtypes, prepared, raw_pieces, stored_schema, time_order
-from features.decomposition import TILE, DtypeOf, Undecomposed, decompose
+from features.decomposition import TILE, Decomposition, DtypeOf, Undecomposed, decompose
 from features.entity import DataType
 from features.errors import DefinitionError
 from features.feature_group import Feature, FeatureGroup
@@ -88,9 +88,9 @@ def tile_layout(group: FeatureGroup) -> TileLayout | None:
             parts = _decomposed(feature, frame)
         except Undecomposed:
             continue
-        partials |= parts
-        merged = decompose(feature.expr, _typed(frame)).merged
-        members.append(Member(feature.name, micros(feature.window or ""), merged, of_nothing(feature, frame)))
+        partials |= parts.partials
+        span, nothing = micros(feature.window or ""), of_nothing(feature, frame)
+        members.append(Member(feature.name, span, parts.merged, nothing, parts.combined))
     if not members:
         return None
     widths = [micros(f.window or "") for f in group.features]
@@ -114,6 +114,18 @@ def _wide(width: int, longest: int) -> int | None:
         return None
     day = micros("1d")
     return day if day % width == 0 and width < day <= longest // 4 else width * isqrt(tiles)
+
+
+def pieces_of_row(group: FeatureGroup) -> int:
+    """At about how many boundaries a run of a group looks at one raw row, or at the tile that holds it."""
+    if group.grain != "window":
+        return 1
+    layout, every = tile_layout(group), micros(group.every or "")
+    whole = max(micros(f.window or "") for f in group.features) // every
+    if layout is None or len(layout.members) < len(group.features) or layout.wide is None:
+        return max(1, whole)
+    # Half of the boundaries at each end of a window; few of them are an entity's, and what is there is small.
+    return max(1, layout.wide // every // 8)
 
 
 @cache
@@ -251,9 +263,9 @@ def from_tiles(
             return [placed(pieces, span, every)]
         return _with_blocks(pieces, blocks, span, layout.wide, every)
 
-    moments = emissions(pieces, group.keys, spans, interval, every)
-    found = aggregated(moments, group.keys, layout.members, inside, interval, every)
-    return found.with_columns(pl.col(m.name).cast(schema[m.name]) for m in layout.members).collect()
+    moments = emissions(pieces, group.keys, spans, interval, every).collect(engine="streaming")
+    found = aggregated(moments.lazy(), group.keys, layout.members, inside, interval, every, block=layout.wide)
+    return found.with_columns(pl.col(m.name).cast(schema[m.name]) for m in layout.members).collect(engine="streaming")
 
 
 def _with_blocks(pieces: pl.LazyFrame, blocks: pl.LazyFrame, span: int, wide: int, every: int) -> list[Placed]:
@@ -294,8 +306,8 @@ def _no_rows(group: FeatureGroup) -> pl.LazyFrame:
     return prepared(group, frames)
 
 
-def _decomposed(feature: Feature, frame: pl.LazyFrame) -> Mapping[str, pl.Expr]:
-    """A feature's partials, tried over no rows; raises Undecomposed."""
+def _decomposed(feature: Feature, frame: pl.LazyFrame) -> Decomposition:
+    """How a feature decomposes, tried over no rows; raises Undecomposed."""
     parts = decompose(feature.expr, _typed(frame))
     try:
         values = [expr.alias(name) for name, expr in parts.partials.items()]
@@ -304,7 +316,7 @@ def _decomposed(feature: Feature, frame: pl.LazyFrame) -> Mapping[str, pl.Expr]:
         _stored(frame, parts.partials)
     except (pl.exceptions.PolarsError, DefinitionError) as error:
         raise Undecomposed(str(error).splitlines()[0]) from error
-    return parts.partials
+    return parts
 
 
 def _refuse_lossy(dtype: pl.DataType) -> None:

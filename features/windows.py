@@ -8,9 +8,10 @@ already served (SEMANTICS.md §3).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import groupby
+from typing import Any, TypeVar
 
 import polars as pl
 
@@ -27,17 +28,25 @@ REPLACED = "_replaced"
 """The boundary from which a piece counts no more since another took its place (µs); null for never."""
 
 _BOUNDARY = "_boundary"
+_BLOCK = "_block"
+_FIRST, _LAST = "_first", "_last"
 _PRESENT = "_present"
+
+_Moment = TypeVar("_Moment", int, pl.Expr)
 
 
 @dataclass(frozen=True)
 class Member:
-    """One feature of a window: its span in µs, its expression over pieces and its value over none."""
+    """One feature of a window: its span in µs, its expression over pieces and its value over none.
+
+    ``combined`` says what ``expr`` reads of several pieces that become one; None where they cannot.
+    """
 
     name: str
     span: int
     expr: pl.Expr
     nothing: Any
+    combined: Mapping[str, pl.Expr] | None = None
 
 
 def of_nothing(feature: Feature, frame: pl.LazyFrame) -> Any:
@@ -79,20 +88,28 @@ def aggregated(
     interval: Interval,
     every: int,
     order: Sequence[str] = (),
+    block: int | None = None,
 ) -> pl.LazyFrame:
     """The features of each entity at the moments at which it emits (see ``emissions``).
 
     ``inside`` gives the pieces in windows of a span: the keys, AT, KNOWN, REPLACED and what the members'
-    expressions read, which see them in the ``order`` of these columns, if any. The result has the keys,
-    event_timestamp and the members.
+    expressions read, which see them in the ``order`` of these columns, if any. Boundaries are worked on
+    in blocks of ``block`` µs: the pieces that windows hold throughout one are combined once. The result
+    has the keys, event_timestamp and the members.
     """
     low, high = interval.boundaries(every)
     rows = moments
-    for span in sorted({m.span for m in members}):
-        parts = [_at_boundaries(part, low, high, every) for part in inside(span)]
-        pieces = pl.concat(parts).join(moments, on=[*keys, _BOUNDARY], how="semi")
+
+    def alike(member: Member) -> tuple[int, bool]:
+        return member.span, member.combined is None
+
+    for (span, apart), group in groupby(sorted(members, key=alike), alike):
+        chosen = list(group)
+        combined = None if apart else {name: expr for m in chosen for name, expr in (m.combined or {}).items()}
+        blocks = _Blocks(low, high, every, block or every * math.isqrt(max(span // every, 1)))
+        parts = [blocks.join(part, moments, keys, combined) for part in inside(span)]
+        pieces = pl.concat(parts)
         pieces = pieces.sort(order, nulls_last=True) if order else pieces
-        chosen = [m for m in members if m.span == span]
         found = pieces.group_by([*keys, _BOUNDARY]).agg(m.expr.alias(m.name) for m in chosen)
         rows = rows.join(found.with_columns(pl.lit(True).alias(_PRESENT)), on=[*keys, _BOUNDARY], how="left")
         filled = [
@@ -102,6 +119,50 @@ def aggregated(
         ]
         rows = rows.with_columns(filled).drop(_PRESENT)
     return rows.with_columns(pl.col(_BOUNDARY).cast(UTC_US).alias(EVENT)).drop(_BOUNDARY)
+
+
+@dataclass(frozen=True)
+class _Blocks:
+    """The boundaries from ``low`` to ``high``, one each ``every``, in blocks of ``width`` (µs).
+
+    Block n has those in (n·width, (n+1)·width], so that a day's boundaries are the ones after it began.
+    """
+
+    low: int
+    high: int
+    every: int
+    width: int
+
+    def join(
+        self, part: Placed, moments: pl.LazyFrame, keys: Sequence[str], combined: Mapping[str, pl.Expr] | None
+    ) -> pl.LazyFrame:
+        """Each piece once for every moment of its entity at which a window holds it, combined ones as one."""
+        first = pl.max_horizontal(part.first, KNOWN, pl.lit(self.low))
+        last = pl.min_horizontal(part.last, pl.col(REPLACED) - self.every, pl.lit(self.high))
+        pieces = part.pieces.with_columns(first.alias(_FIRST), last.alias(_LAST)).filter(
+            pl.col(_FIRST) <= pl.col(_LAST)
+        )
+        if self.low == self.high:
+            there = pieces.join(moments, on=keys)
+            return there if combined is None else there.select(*keys, _BOUNDARY, *combined)
+        on, due, begin, end = list(keys), moments, pl.lit(self.low), pl.lit(self.high)
+        if self._of(self.low) < self._of(self.high):
+            blocks = pl.int_ranges(self._of(pl.col(_FIRST)), self._of(pl.col(_LAST)) + 1)
+            pieces, on = pieces.with_columns(blocks.alias(_BLOCK)).explode(_BLOCK), [*keys, _BLOCK]
+            due = moments.with_columns(self._of(pl.col(_BOUNDARY)).alias(_BLOCK))
+            begin = pl.max_horizontal(pl.col(_BLOCK) * self.width + self.every, begin)
+            end = pl.min_horizontal((pl.col(_BLOCK) + 1) * self.width, end)
+        held = pl.col(_BOUNDARY).is_between(_FIRST, _LAST)
+        if combined is None:
+            return pieces.join(due, on=on).filter(held)
+        throughout = (pl.col(_FIRST) <= begin) & (pl.col(_LAST) >= end)
+        columns, schema = [*keys, _BOUNDARY, *combined], pieces.collect_schema()
+        ones = pieces.filter(throughout).group_by(on).agg(e.cast(schema[n]).alias(n) for n, e in combined.items())
+        others = pieces.filter(~throughout).select(*on, _FIRST, _LAST, *combined).join(due, on=on).filter(held)
+        return pl.concat([ones.join(due, on=on).select(columns), others.select(columns)])
+
+    def _of(self, boundary: _Moment) -> _Moment:
+        return (boundary - self.every) // self.width
 
 
 def emissions(
@@ -126,15 +187,3 @@ def emissions(
         left = boundary_after(at + span, every)
         changes.append(moments(left, (known <= at + span) & (replaced.is_null() | (replaced >= left))))
     return pl.concat(changes).unique()
-
-
-def _at_boundaries(part: Placed, low: int, high: int, every: int) -> pl.LazyFrame:
-    """Each piece once for every boundary in [low, high] at which a window holds it."""
-    first = pl.max_horizontal(part.first, pl.col(KNOWN))
-    last = pl.min_horizontal(part.last, pl.col(REPLACED) - every)
-    if low == high:
-        there = part.pieces.filter((first <= low) & (last >= low))
-        return there.with_columns(pl.lit(low, pl.Int64).alias(_BOUNDARY))
-    first, last = pl.max_horizontal(first, pl.lit(low)), pl.min_horizontal(last, pl.lit(high))
-    ranges = pl.int_ranges(first, last + 1, every).alias(_BOUNDARY)
-    return part.pieces.filter(first <= last).with_columns(ranges).explode(_BOUNDARY)
