@@ -287,3 +287,29 @@ def test_exact_quantiles_read_raw_rows_and_agree_with_tiles_on_when_to_emit(tmp_
         values = [v["amount"] for v in long]
         assert found[key][0] == pytest.approx(sum(v["amount"] for v in short), rel=1e-12)
         assert found[key][1] == (pytest.approx(float(np.median(values)), rel=1e-12) if values else None)
+
+
+RECORDS = st.lists(
+    st.tuples(st.integers(0, 5), st.one_of(st.none(), st.floats(-5, 5).map(lambda v: OFFSET + v))),
+    min_size=1,
+    max_size=30,
+)
+
+
+@settings(max_examples=40)
+@given(records=RECORDS, halves=st.lists(st.booleans(), min_size=6, max_size=6))
+def test_tiles_made_one_say_what_they_said_apart(records, halves) -> None:
+    """However tiles are put together first, the aggregate over all of them is the same."""
+    schema = {"tile": pl.Int64, "amount": pl.Float64}
+    frame = pl.DataFrame(records, schema=schema, orient="row").sort("tile")
+    frame = frame.with_columns(at=pl.lit(T0) + pl.duration(hours="tile", minutes=pl.int_range(pl.len())))
+    for name, expr in AGGREGATES.items():
+        parts = decompose(expr, lambda e: frame.select(e).dtypes[0])
+        if parts.combined is None:
+            assert name in ("first", "last", "last_known")
+            continue
+        tiles = frame.group_by("tile", maintain_order=True).agg(e.alias(n) for n, e in parts.partials.items())
+        half = pl.col("tile").replace_strict(dict(enumerate(halves)))
+        combined = [e.cast(tiles.schema[n]).alias(n) for n, e in parts.combined.items()]
+        fewer = tiles.group_by(half, maintain_order=True).agg(combined)
+        assert same(name, fewer.select(parts.merged).item(), tiles.select(parts.merged).item()), name
