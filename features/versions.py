@@ -85,12 +85,14 @@ class Versions:
 
         Raises DefinitionChanged where it was not, or another one was under the same version.
         """
-        known = self.current(age).group(group)
-        if not self.standing(age).versions(known.name):
+        *_, standing, registry = self._refreshed(age)
+        known = registry.group(group)
+        if not standing.versions(known.name):
             self._record(self._registry.majors(known.name), self.standing())
-        applied = self.standing(age).find(known.name, known.version)
+            standing = self.standing()
+        applied = standing.find(known.name, known.version)
         if applied is None:
-            there = [found.version for found in self.standing().versions(known.name)]
+            there = [found.version for found in standing.versions(known.name)]
             raise DefinitionChanged(
                 f"feature group {known.name!r} {known.version} was never applied, only {', '.join(there)}: "
                 f"see what it changes (plan), then apply it"
@@ -147,9 +149,10 @@ class Versions:
         Raises what ``reading`` does, and IncompatibleFeatureVersion where the service requires more than
         there is or a group is held at a version that lacks a feature.
         """
+        self._refreshed()
         for name in dict.fromkeys(ref.head for ref in self._registry.resolve(features)):
-            self.reading(name)
-        return self._checked(features, *self._refreshed()[2:])
+            self.reading(name, _SERVING_AGE)
+        return self._checked(features, *self._refreshed(_SERVING_AGE)[2:])
 
     def served(self, features: FeatureService | Sequence[str]) -> Registry:
         """The definitions by which features are read online: like ``asked``, of the last seconds, applying nothing."""
@@ -157,7 +160,8 @@ class Versions:
 
     def stated(self, group: FeatureGroup, facts: Mapping[str, Any]) -> dict[str, Any]:
         """What a manifest says of a group ("version", "fingerprint", ...): of the version it is held at, if it is."""
-        hold, served = self.standing().holds.get(group.name), self.standing().served(group)
+        standing = self.standing(_SERVING_AGE)
+        hold, served = standing.holds.get(group.name), standing.served(group)
         if hold is None or hold.major != group.major or served is None:
             return dict(facts)
         return {**facts, "version": served.version, "fingerprint": served.fingerprint}

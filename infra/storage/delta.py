@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -69,7 +70,8 @@ class DeltaLake:
         self.root = str(root).rstrip("/")
         self._options = dict(storage_options or {})
         self._tables: dict[str, Table] = {}
-        self._small_logs: dict[str, tuple[int, pl.DataFrame]] = {}
+        self._feature_tables: dict[Any, DeltaFeatureTable] = {}
+        self._small_logs: dict[str, tuple[int | None, pl.DataFrame]] = {}
 
     def table(self, path: str) -> Table:
         """The table at a path under the root, existing or not yet."""
@@ -131,7 +133,10 @@ class DeltaLake:
 
     def feature_table(self, table_id: str, columns: Mapping[str, DataType], keys: Sequence[str]) -> DeltaFeatureTable:
         """The table of a group's major version, created (or widened by new columns) when needed."""
-        return DeltaFeatureTable(self.table(f"features/{table_id}"), columns, keys)
+        asked = table_id, tuple(columns.items()), tuple(keys)
+        if asked not in self._feature_tables:
+            self._feature_tables[asked] = DeltaFeatureTable(self.table(f"features/{table_id}"), columns, keys)
+        return self._feature_tables[asked]
 
     def has_feature_table(self, table_id: str) -> bool:
         """Whether the group's major was ever materialized."""
@@ -143,10 +148,7 @@ class DeltaLake:
 
     def publications(self, table_id: str, version: int | None = None) -> pl.DataFrame:
         """The publish log of a group: target, after, plan, published_at."""
-        frame = self.scan_log(PUBLISH_LOG, version)
-        if frame is None:
-            return pl.DataFrame(schema=_PUBLISH_COLUMNS)
-        return frame.filter(pl.col("table_id") == table_id).collect()
+        return self._small_log(PUBLISH_LOG, _PUBLISH_COLUMNS, version).filter(pl.col("table_id") == table_id)
 
     def append_publications(self, entries: pl.DataFrame, *, app_id: str, number: int) -> None:
         """Copy publish entries (table_id, target, after, plan, published_at), once per (app_id, number)."""
@@ -173,14 +175,11 @@ class DeltaLake:
         app_id, number = f"hold:{row['name'].item()}", row["number"].item()
         return self.append_log(HOLDS, row.select(list(_HOLD_COLUMNS)), app_id=app_id, number=number) is not None
 
-    def _small_log(self, path: str, columns: Mapping[str, DataType]) -> pl.DataFrame:
-        """A plain log whole; read again only when it has grown, since every call of a store asks for it."""
-        version = self.table(path).version()
-        if version is None:
-            return pl.DataFrame(schema=columns)
-        known = self._small_logs.get(path)
+    def _small_log(self, path: str, columns: Mapping[str, DataType], version: int | None = None) -> pl.DataFrame:
+        """A plain log whole, now or at a version; read again only where it differs, since every call asks for it."""
+        version, known = self.table(path).version() if version is None else version, self._small_logs.get(path)
         if known is None or known[0] != version:
-            frame = self.table(path).scan(version)
+            frame = pl.LazyFrame(schema=columns) if version is None else self.table(path).scan(version)
             assert frame is not None  # it has a version
             lacking = [pl.lit(None, dtype).alias(c) for c, dtype in columns.items() if c not in frame.collect_schema()]
             known = self._small_logs[path] = (version, frame.with_columns(lacking).select(list(columns)).collect())

@@ -44,6 +44,7 @@ class DeltaFeatureTable:
         self._kept = {c: widest(t) if c in columns and c not in keys else t for c, t in self._columns.items()}
         table.ensure(self._kept, [EVENT_DATE])
         self._newest: TableState | None = None  # to read it takes several times as long as to see that it still holds
+        self._asked: Plan | None = None
 
     def state(self, version: int | None = None) -> TableState:
         """The state as of the newest commit, or as it was at a version."""
@@ -82,13 +83,16 @@ class DeltaFeatureTable:
 
     def plan(self, number: int) -> Plan:
         """The plan of that number, as it was frozen."""
+        if self._asked is not None and self._asked.number == number:
+            return self._asked
         handle = self._table.handle()
         assert handle is not None  # ensured in __init__
         with translated(self._table.uri):
             for limit in (64, None):  # an open plan is near the end of the log
                 for commit in handle.history(limit):
                     if _PLAN in commit and (content := json.loads(commit[_PLAN]))["number"] == number:
-                        return _from_json(content)
+                        self._asked = _from_json(content)
+                        return self._asked
         raise StorageError(f"{self._table.uri}: plan {number} is not in the log; was its log cleaned up?")
 
     def append(self, plan: Plan, chunk: int, rows: pl.DataFrame) -> bool:
