@@ -18,7 +18,7 @@ from features.times import UTC_US
 ARRIVAL = "_arrival"
 """When a raw row became known: its ingestion once the source was live, else its event time."""
 SUPERSEDED = "_superseded"
-"""When another version of the same record became known; null for the newest version."""
+"""When the first of the record's later versions became known; null for the newest version."""
 
 
 @dataclass(frozen=True)
@@ -154,8 +154,8 @@ def _versions(rows: pl.LazyFrame, record: Sequence[str], superseded: bool) -> pl
     if not superseded:
         return rows.unique(subset=list(record), keep="last")
     kept = rows.unique(subset=[*record, ARRIVAL], keep="last", maintain_order=True)
-    # A version that became known before an earlier one replaces it from then on.
-    following = pl.col(ARRIVAL).shift(-1).over(record)
+    # The first to be known, not the next: clocks step back, and a correction may be known before what it corrects.
+    following = pl.col(ARRIVAL).shift(-1).cum_min(reverse=True).over(record)
     return kept.with_columns(following.alias(SUPERSEDED))
 
 
