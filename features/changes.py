@@ -51,8 +51,10 @@ def gone(
 ) -> pl.DataFrame:
     """The standing rows whose key a recompute no longer yields; a key that was pushed need not come from a source.
 
-    Earlier states of the entity grain stay as long as a raw row of their entity is left.
+    Earlier states of the entity grain stay as long as a raw row of their entity is left. ARRIVAL, when they
+    became known to be gone, is null.
     """
+    old = old.with_columns(pl.lit(None, UTC_US).alias(ARRIVAL))
     if group.on_conflict == "first" or old.is_empty():
         return old.clear()
     lost = old.filter(~pl.col(DELETED) & ~pl.col("_pushed")).join(fresh, on=[*group.keys, EVENT], how="anti")
@@ -103,9 +105,9 @@ def changes(
 
 def _tombstones(group: FeatureGroup, lost: pl.DataFrame, like: pl.DataFrame) -> pl.DataFrame:
     """A tombstone for each row that is gone, live if it was."""
-    as_if = pl.when(pl.col("_live")).then(pl.lit(None, UTC_US)).otherwise(pl.col(AS_IF)).alias(AS_IF)
+    as_if = pl.when(pl.col("_live")).then(pl.lit(None, UTC_US)).otherwise(pl.max_horizontal(AS_IF, ARRIVAL))
     nulls = [pl.lit(None, like.schema[f]).alias(f) for f in group.feature_names]
-    return lost.select(*group.keys, EVENT, *nulls, as_if, pl.lit(True).alias(DELETED))
+    return lost.select(*group.keys, EVENT, *nulls, as_if.alias(AS_IF), pl.lit(True).alias(DELETED))
 
 
 def no_rows(group: FeatureGroup) -> pl.DataFrame:

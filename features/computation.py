@@ -13,7 +13,7 @@ from features.capacity import ANY_CAPACITY, Capacity
 from features.changes import changes, existing, gone, no_rows, standing, stored
 from features.compute import compute, first_time, input_dtypes, scope_columns
 from features.feature_group import FeatureGroup
-from features.feature_rows import DELETED, EVENT, pushed_plans
+from features.feature_rows import AS_IF, DELETED, EVENT, pushed_plans
 from features.inputs import Input
 from features.intervals import Interval
 from features.runs import Chunks
@@ -23,6 +23,7 @@ from features.tiling import Tiling
 from features.times import EPOCH as BEGINNING
 from features.times import TICK, duration, from_micros, micros, to_micros
 from features.window_computation import Computed, RowsOf, WindowComputation
+from features.withdrawals import Withdrawals
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Computation:
         pushed = pushed_plans(self._store.publications(group.table_id))
 
         def chunk(number: int) -> pl.DataFrame:
-            difference = _difference(group, table, plan, rows, pushed, number)
+            difference = self._difference(group, table, plan, rows, pushed, number)
             return stored(no_rows(group) if difference is None else difference[0], group, plan, table.state().epoch)
 
         return chunk
@@ -69,7 +70,7 @@ class Computation:
         for number, (start, end) in enumerate(plan.chunks):
             there = (pl.col(EVENT_DATE) >= start.date()) & (pl.col(EVENT_DATE) <= end.date())
             read = 0 if version is None else int(first.days(version).filter(there)["rows"].sum())
-            difference = _difference(group, table, plan, rows, pushed, number)
+            difference = self._difference(group, table, plan, rows, pushed, number)
             if difference is None:
                 yield ChunkPreview(start, end, read, 0, 0, 0)
                 continue
@@ -165,15 +166,18 @@ class Computation:
             scope = pl.concat(there).unique().collect()
         return {n: i.scan(versions[n], plan.stamp, scope=scope) for n, i in inputs.items()}, scope
 
-
-def _difference(
-    group: FeatureGroup, table: FeatureTable, plan: Plan, rows: RowsOf, pushed: pl.Series, number: int
-) -> tuple[pl.DataFrame, pl.DataFrame] | None:
-    """What a chunk changes against the table, and what stands there; None where nothing can have changed."""
-    interval = Interval(*plan.chunks[number], plan.stamp)
-    computed = rows(interval)
-    if computed is None:
-        return None
-    old = existing(group, table, interval, computed.scope, pushed)
-    lost = gone(group, computed.frames, computed.rows, old)
-    return changes(group, computed.rows, old, lost, plan), old
+    def _difference(
+        self, group: FeatureGroup, table: FeatureTable, plan: Plan, rows: RowsOf, pushed: pl.Series, number: int
+    ) -> tuple[pl.DataFrame, pl.DataFrame] | None:
+        """What a chunk changes against the table, and what stands there; None where nothing can have changed."""
+        interval = Interval(*plan.chunks[number], plan.stamp)
+        computed = rows(interval)
+        if computed is None:
+            return None
+        old = existing(group, table, interval, computed.scope, pushed)
+        lost, fresh = gone(group, computed.frames, computed.rows, old), computed.rows
+        # Windows look at what was known at each boundary. Of others, rows that were always live have no such date.
+        if group.grain != "window" and (plan.kind == "backfill" or old[AS_IF].null_count() < old.height):
+            withdrawals = Withdrawals.of(group, self.inputs(group), plan, interval, computed.scope)
+            lost, fresh = withdrawals.bound(lost), withdrawals.bound(fresh)
+        return changes(group, fresh, old, lost, plan), old

@@ -43,6 +43,11 @@ class Input:
         """Whether rows may have arrived after their event time."""
         return isinstance(self.origin, FeatureGroup) or self.origin.live_since is not None
 
+    @property
+    def corrected(self) -> bool:
+        """Whether a row may be taken away, or made another's, later than it arrived."""
+        return self.arrives_late and (isinstance(self.origin, FeatureGroup) or bool(self.origin.keys))
+
     def version(self) -> int | None:
         """The newest version of the input's table at which no run was half done; None while there is none."""
         if isinstance(self.origin, Source):

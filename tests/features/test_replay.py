@@ -164,16 +164,11 @@ def check_alike(world, twins):
     world.close()
 
 
-def unmoved(schedule):
-    """Without corrections that move a payment to another card: what they leave behind is not dated by them yet."""
-    return [("correct", action[1], action[3]) if action[0] == "move" else action for action in schedule]
-
-
 ALONE = {"setting": SETTINGS, "schedule": schedules(anything, back, most=10)}
 LEAK = {
     "setting": SETTINGS,
-    "before": schedules(anything, rewritten, most=4).map(unmoved),
-    "after": st.lists(st.one_of(rewritten, corrected), min_size=1, max_size=6).map(unmoved),
+    "before": schedules(anything, rewritten, most=4),
+    "after": st.lists(st.one_of(rewritten, corrected), min_size=1, max_size=6),
 }
 CRASH = {"setting": SETTINGS, "schedule": schedules(anything, crash, crash, most=10)}
 RACE = {
@@ -211,6 +206,21 @@ def test_crashes_leave_what_an_undisturbed_world_has(tmp_path_factory, shape, se
 @given(**RACE)
 def test_races_leave_what_one_after_the_other_leaves(tmp_path_factory, shape, setting, **drawn):
     check_race(tmp_path_factory.mktemp("worlds"), replace(setting, shape=shape), **drawn)
+
+
+@pytest.mark.parametrize("shape", ["event", "settle", "every"])
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ([("write", (1, -5, 3, 0))], [("move", 0, 2, 4)]),
+        ([("write", (1, -5, 3, 0), (1, -5, 4, 0))], [("move", 1, 2, 4)]),
+        ([("write", (1, -6, 3, 0), (1, -5, 4, 0))], [("move", 0, 2, 4), ("tick", 1)]),
+        ([("write", (1, -1, 3, 0)), ("tick", 1), ("write", (1, -1, 4, 0))], [("move", 1, 2, 4)]),
+    ],
+    ids=["the only one", "the winner", "the first", "the one after"],
+)
+def test_a_payment_that_moves_away_leaves_no_trace_before_it_moved(tmp_path, shape, before, after):
+    check_leak(tmp_path, Setting(shape), [*before, ("tick", 5)], after)
 
 
 @pytest.mark.prove
