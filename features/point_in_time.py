@@ -18,7 +18,7 @@ import polars as pl
 
 from features.entity import DataType
 from features.errors import InvalidInput
-from features.feature_rows import AS_IF, CREATED, DELETED, EVENT, ORDER, PLAN
+from features.feature_rows import AS_IF, CREATED, DELETED, EPOCH, EVENT, ORDER, PLAN
 from features.replay import AT, AVAILABLE, ROW, Questions, among, in_rows
 from features.source import EVENT_DATE
 from features.stored_types import cast_exactly
@@ -68,21 +68,20 @@ class Visibility:
     (after, plan] became visible at published_at; where that is null, each of their rows was pushed, and
     visible from its own created_timestamp. So is a row of no plan, pushed and not folded into the table
     yet; and any row of an offline-only group (``online=False``), where a commit is its publication.
+    ``epochs`` are the number and the stamp of each plan that raised the table's epoch, in order.
     """
 
     publications: pl.DataFrame
     history: History
     online: bool
+    epochs: Sequence[tuple[int, datetime]] = ()
 
     def of(self, rows: pl.LazyFrame) -> pl.LazyFrame:
-        """Rows with the moment AVAILABLE; those that never are, are left out."""
-        moment = pl.col(CREATED)
-        if self.online:
-            rows = rows.join(self._published().lazy(), on=PLAN, how="left")
-            moment = pl.when(self._pushed()).then(CREATED).otherwise(AVAILABLE)
+        """Rows with the moment AVAILABLE; those that never are, are left out, and some are there twice."""
+        rows = self._served(rows)
         if self.history == "backfilled":
-            moment = pl.min_horizontal(moment, AS_IF)
-        return rows.with_columns(moment.alias(AVAILABLE)).filter(pl.col(AVAILABLE).is_not_null())
+            rows = self._backfilled(rows)
+        return rows.filter(pl.col(AVAILABLE).is_not_null())
 
     def by(self, moment: datetime) -> pl.Expr:
         """Whether a row may have been visible by a moment, told by columns that file statistics cover."""
@@ -93,6 +92,29 @@ class Visibility:
             )
             known = (known & self._pushed()) | (pl.col(PLAN) <= reached.item())
         return known | (pl.col(AS_IF) <= moment) if self.history == "backfilled" else known
+
+    def _served(self, rows: pl.LazyFrame) -> pl.LazyFrame:
+        """Rows with the moment AVAILABLE at which they were published, null for never."""
+        if not self.online:
+            return rows.with_columns(pl.col(CREATED).alias(AVAILABLE))
+        rows = rows.join(self._published().lazy(), on=PLAN, how="left")
+        return rows.with_columns(pl.when(self._pushed()).then(CREATED).otherwise(AVAILABLE).alias(AVAILABLE))
+
+    def _backfilled(self, rows: pl.LazyFrame) -> pl.LazyFrame:
+        """Served rows, AVAILABLE from their ``_as_if`` where that is earlier.
+
+        A row that was written after a rollback as if before it is one of the epoch of then as well: until its
+        publication it may not win over later rows of that epoch.
+        """
+        earlier = pl.min_horizontal(AVAILABLE, AS_IF)
+        if not self.epochs:
+            return rows.with_columns(earlier.alias(AVAILABLE))
+        begun = self._served(pl.LazyFrame(self.epochs, {PLAN: pl.Int64, CREATED: UTC_US}, orient="row"))
+        moments = begun.select(AVAILABLE).drop_nulls().collect().to_series()
+        epoch = sum(((pl.col(AS_IF) >= moment).cast(pl.Int64) for moment in moments), start=pl.lit(0, pl.Int64))
+        past = pl.col(AS_IF).is_not_null() & (epoch < pl.col(EPOCH))
+        then = rows.filter(past).with_columns(epoch.alias(EPOCH), pl.col(AS_IF).alias(AVAILABLE))
+        return pl.concat([rows.with_columns(pl.when(past).then(AVAILABLE).otherwise(earlier).alias(AVAILABLE)), then])
 
     def _published(self) -> pl.DataFrame:
         """Each plan that a publication reached, and its moment: of the first one that reached it."""

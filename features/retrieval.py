@@ -178,7 +178,8 @@ class HistoricalRetrieval:
         logs = {}
         for head, read in tables.items():
             log = self._offline.publications(read.group.table_id, log_version)
-            logs[head] = Visibility(log.filter(pl.col("target") == self._target), history, read.group.online)
+            log = log.filter(pl.col("target") == self._target)
+            logs[head] = Visibility(log, history, read.group.online, read.table.epochs(read.state.epoch))
         return Reading(tables, logs, log_version, history, now, self._limits)
 
     def _table(self, group: FeatureGroup, head: str, pins: Pins) -> GroupReading:

@@ -76,6 +76,9 @@ class FeatureTable(Protocol):
     def newest_plan(self, detail: str, value: object) -> int:
         """The newest closed plan whose details say so ("version", "held" or "released"); 0 for none."""
 
+    def epochs(self, through: int) -> Sequence[tuple[int, datetime]]:
+        """The number and the stamp of each plan that raised the epoch, up to the one that made it ``through``."""
+
     def has_chunk(self, plan: Plan, chunk: int) -> bool:
         """Whether a chunk of the plan was committed."""
 

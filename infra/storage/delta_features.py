@@ -30,8 +30,9 @@ class DeltaFeatureTable:
 
     Plans are app transactions: ``plan`` and ``done`` count them, ``stamp`` is the newest run's
     created_timestamp in µs, ``through`` that of the newest incremental run that closed, ``epoch`` counts
-    rollbacks, ``chunk:i`` is the last plan whose chunk i is in, ``cursor:<input>`` the input's version
-    up to which commits were taken in, ``folded:<log>`` the stamp in µs up to which that log's pushes are.
+    rollbacks and releases, ``epoch:n`` is the plan of the n-th and ``since:n`` its stamp in µs, ``chunk:i`` is
+    the last plan whose chunk i is in, ``cursor:<input>`` the input's version up to which commits were taken
+    in, ``folded:<log>`` the stamp in µs up to which that log's pushes are.
     The plan's content rides in the opening commit's metadata.
 
     Features are kept in the widest type of their kind and read as declared: Delta cannot change the type of
@@ -107,6 +108,11 @@ class DeltaFeatureTable:
         self._table.handle()
         return max(self._table.reached(f"{detail}:{value}"), 0)
 
+    def epochs(self, through: int) -> list[tuple[int, datetime]]:
+        """The number and the stamp of each plan that raised the epoch, up to the one that made it ``through``."""
+        begun = [(self._table.reached(f"epoch:{n}"), self._table.reached(f"since:{n}")) for n in range(1, through + 1)]
+        return [(plan, from_micros(stamp)) for plan, stamp in begun]
+
     def has_chunk(self, plan: Plan, chunk: int) -> bool:
         """Whether a chunk of the plan was committed."""
         return self._table.took(f"chunk:{chunk}", plan.number)
@@ -117,7 +123,8 @@ class DeltaFeatureTable:
         if plan.kind == "incremental":
             marks["through"] = to_micros(plan.stamp)
         if "epoch" in plan.details:
-            marks["epoch"] = plan.details["epoch"]
+            epoch = plan.details["epoch"]
+            marks |= {"epoch": epoch, f"epoch:{epoch}": plan.number, f"since:{epoch}": to_micros(plan.stamp)}
         for kind in _MARKED & plan.details.keys():
             marks[f"{kind}:{plan.details[kind]}"] = plan.number
         if "log" in plan.details:

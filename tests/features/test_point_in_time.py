@@ -92,12 +92,12 @@ def stored(rows, epoch=1):
     history=st.sampled_from(["as_served", "backfilled"]),
     ttl=st.none() | st.integers(0, 20).map(lambda m: m * STEP),
     online=st.booleans(),
-    rolled_back=st.booleans(),
+    rollback=st.none() | st.tuples(st.integers(1, 4), minutes),
     limits=st.builds(Limits, st.integers(1, 20), st.sampled_from([0, 16]), st.sampled_from([0, 100_000])),
 )
-def test_join_equals_a_double_loop(table, asked, history, ttl, online, rolled_back, limits):
+def test_join_equals_a_double_loop(table, asked, history, ttl, online, rollback, limits):
     rows, published, folds = table
-    if not rolled_back:
+    if rollback is None:
         rows = by_order([row | {"epoch": 0} for row in rows])
     entities = pl.DataFrame(
         [(*(k or (None, "x")), t) for k, t in asked],
@@ -107,27 +107,28 @@ def test_join_equals_a_double_loop(table, asked, history, ttl, online, rolled_ba
     found = join(
         entities["event_timestamp"],
         questions_of(entities, KEYS, NOW),
-        stored(rows, int(rolled_back)),
-        Visibility(log_of(published, folds), history, online),
+        stored(rows, int(rollback is not None)),
+        Visibility(log_of(published, folds), history, online, [] if rollback is None else [rollback]),
         features=["value"],
         ttl=ttl,
         limits=limits,
     )
     found = found.with_columns(feature_status("value").alias("status"))
 
-    def published_at(row):
-        reaching = [plan for plan in published if row["plan"] is not None and plan >= row["plan"]]
-        moment = published[min(reaching)] if reaching else None
-        if not online or row["plan"] is None or row["plan"] in folds:
-            moment = row["created"]
-        if history == "backfilled" and row["as_if"] is not None:
-            moment = row["as_if"] if moment is None else min(moment, row["as_if"])
-        return moment
+    def published_at(plan, created):
+        if not online or plan is None or plan in folds:
+            return created
+        reaching = [reached for reached in published if reached >= plan]
+        return published[min(reaching)] if reaching else None
 
-    for row in rows:
-        row["available"] = published_at(row)
+    begun = None if rollback is None else published_at(*rollback)
+    seen = [row | {"available": published_at(row["plan"], row["created"])} for row in rows]
+    if history == "backfilled":  # each row is one of the epoch in which it claims to have been known as well
+        for row in [row for row in rows if row["as_if"] is not None]:
+            then = int(begun is not None and row["as_if"] >= begun)
+            seen.append(row | {"available": row["as_if"], "epoch": min(row["epoch"], then)})
     expected = [
-        oracle.answer([r for r in rows if r["key"] == key], at, NOW, ttl) if key else (None, "NOT_FOUND")
+        oracle.answer([r for r in seen if r["key"] == key], at, NOW, ttl) if key else (None, "NOT_FOUND")
         for key, at in asked
     ]
     assert list(zip(found["value"].to_list(), found["status"].to_list(), strict=True)) == expected

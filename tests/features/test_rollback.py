@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
-from card_payments import ABOUT, amount, card, payments
+from card_payments import ABOUT, amount, card, hours, payments
 from features import Feature, FeatureGroup, FeatureService, FeatureStore
 from features.errors import GroupHeld, IncompatibleFeatureVersion, InvalidInput, NotRegistered
 from versioned_home import CARDS, Home, group
@@ -120,6 +120,20 @@ def test_a_release_puts_back_what_was_answered_and_runs_go_on_from_there(home):
     assert home.answers() == [70, 90, 80]  # the newer payment of card 2; the late one of card 3 beats nothing
     home.backfill()
     assert home.answers() == [70, 90, 80]
+
+
+def test_payments_found_after_a_release_count_from_their_time_and_hide_nothing_of_before(home):
+    before = home.now
+    home.rollback("1.0.0")
+    home.release()
+    home.write((5, 1, 1, -20), (6, 2, 9, 0))
+    home.backfill()
+    assert home.answers() == [70, 90, 80]
+    asked = pl.DataFrame({"card_id": CARDS, "event_timestamp": [before] * 3})
+    then = home.store.get_historical_features(asked, ["g:v"]).to_polars()["v"]
+    assert then.to_list() == [70, 90, 80]
+    long_ago = asked.with_columns(event_timestamp=pl.lit(hours(-15)))
+    assert home.store.get_historical_features(long_ago, ["g:v"]).to_polars()["v"].to_list() == [10, None, None]
 
 
 def test_rolled_back_twice_with_a_release_between(home):
