@@ -133,6 +133,28 @@ def check_leak(folder, setting, before, after):
         world.close()
 
 
+def check_return(folder, setting, before, after):
+    """A rollback and its release leave in history "backfilled" what was before them.
+
+    Whatever is written and backfilled later, it says what it said, or what it says without the two.
+    """
+    before = [*before, everything, ("deploy",), everything, ("sync",)]
+    after = [*after, everything, ("sync",)]
+    world = play(folder / "returned", setting, before)
+    moments = [(card_id, world.now - n * HOUR / 2) for n in range(80) for card_id in CARDS]
+    then = world.offline_answers(moments, "backfilled")
+    for action in [("rollback",), ("release",), *after]:
+        world.act(action)
+    stayed = play(folder / "stayed", setting, [*before, ("tick", 0), ("tick", 0), *after])
+    shown, unturned = (each.offline_answers(moments, "backfilled") for each in (world, stayed))
+    for answer, *right in zip(shown, then, unturned, strict=True):
+        assert answer in right
+    stayed.close()
+    check_real(world)
+    check_parity(world)
+    world.close()
+
+
 def check_crash(folder, setting, schedule):
     """Whatever crashed, in the end all is as if it had not."""
     world = play(folder / "crashed", setting, schedule)
@@ -170,6 +192,12 @@ LEAK = {
     "before": schedules(anything, rewritten, most=4),
     "after": st.lists(st.one_of(rewritten, corrected), min_size=1, max_size=6),
 }
+RETURN = {
+    # Where all counts from its event time, most of the past is written again.
+    "setting": SETTINGS.map(lambda drawn: replace(drawn, live="history")),
+    "before": schedules(rewritten, most=4),
+    "after": st.lists(rewritten, min_size=1, max_size=6),
+}
 CRASH = {"setting": SETTINGS, "schedule": schedules(anything, crash, crash, most=10)}
 RACE = {
     "setting": SETTINGS,
@@ -192,6 +220,13 @@ def test_one_world_is_real_has_parity_and_can_be_run_again(tmp_path_factory, sha
 @given(**LEAK)
 def test_nothing_leaks(tmp_path_factory, shape, setting, **drawn):
     check_leak(tmp_path_factory.mktemp("worlds"), replace(setting, shape=shape), **drawn)
+
+
+@each_shape
+@settings(max_examples=3)
+@given(**RETURN)
+def test_a_rollback_that_is_released_leaves_no_trace_before_it(tmp_path_factory, shape, setting, **drawn):
+    check_return(tmp_path_factory.mktemp("worlds"), replace(setting, shape=shape), **drawn)
 
 
 @each_shape
@@ -227,8 +262,14 @@ def test_a_payment_that_moves_away_leaves_no_trace_before_it_moved(tmp_path, sha
 @each_shape
 @pytest.mark.parametrize(
     ("check", "drawn", "examples"),
-    [(check_alone, ALONE, 150), (check_leak, LEAK, 80), (check_crash, CRASH, 80), (check_race, RACE, 60)],
-    ids=["alone", "leak", "crash", "race"],
+    [
+        (check_alone, ALONE, 150),
+        (check_leak, LEAK, 80),
+        (check_return, RETURN, 60),
+        (check_crash, CRASH, 80),
+        (check_race, RACE, 60),
+    ],
+    ids=["alone", "leak", "return", "crash", "race"],
 )
 def test_at_length(tmp_path, request, capsys, shape, check, drawn, examples):
     """Over 2,000 schedules in all; the seed is printed, and given again by --hypothesis-seed."""
