@@ -44,7 +44,7 @@ class Input:
         return isinstance(self.origin, FeatureGroup) or self.origin.live_since is not None
 
     @property
-    def corrected(self) -> bool:
+    def _corrected(self) -> bool:
         """Whether a row may be taken away, or made another's, later than it arrived."""
         return self.arrives_late and (isinstance(self.origin, FeatureGroup) or bool(self.origin.keys))
 
@@ -78,17 +78,38 @@ class Input:
         With ``superseded`` there is a row per version of a record that was known for a while, and the
         column SUPERSEDED.
         """
-        raw = self._raw(version, start, min(cutoff, end or cutoff))
+        raw = self._between(version, cutoff, start, end)
         if raw is None:
             added = {ARRIVAL: UTC_US, SUPERSEDED: UTC_US} if superseded else {ARRIVAL: UTC_US}
             return pl.LazyFrame(schema={**self.dtypes, **added})
-        time = pl.col(self.time)
-        raw = raw.filter(time <= cutoff)
-        raw = raw if start is None else raw.filter(time >= start)
-        raw = raw if end is None else raw.filter(time < end)
         if isinstance(self.origin, Source):
             return self._records(self.origin, raw, scope, superseded)
         return self._feature_rows(self.origin, raw, version, scope, superseded)
+
+    def replaced(
+        self,
+        version: int | None,
+        cutoff: datetime,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        scope: pl.DataFrame | None = None,
+    ) -> pl.LazyFrame | None:
+        """Of what ``scan`` gives with ``superseded`` the versions that others replaced; None where nothing was."""
+        raw = self._between(version, cutoff, start, end) if self._corrected else None
+        if raw is None:
+            return None
+        record = _record(self.origin)
+        near = raw if scope is None or not set(scope.columns) <= set(record) else within(raw, scope)
+        # Most records have one version, and to count them takes a small part of the time of putting them in order.
+        several = near.group_by(record).len().filter(pl.col("len") > 1).drop("len").collect()
+        if several.is_empty():
+            return None
+        raw = within(raw, several)
+        if isinstance(self.origin, Source):
+            rows = self._records(self.origin, raw, scope, superseded=True)
+        else:
+            rows = self._feature_rows(self.origin, raw, version, scope, superseded=True)
+        return rows.filter(pl.col(SUPERSEDED).is_not_null())
 
     def changes(self, after: int | None, through: int | None, columns: Sequence[str]) -> pl.DataFrame:
         """The distinct values of columns in the rows that commits (after, through] added or replaced."""
@@ -120,6 +141,18 @@ class Input:
             return self.store.scan_source(self.origin.name, version, since, last.date())
         return self._table(self.origin).scan(version, since, last.date())
 
+    def _between(
+        self, version: int | None, cutoff: datetime, start: datetime | None, end: datetime | None
+    ) -> pl.LazyFrame | None:
+        """The raw rows at a version with event time ≤ cutoff and in [start, end); None while there is no table."""
+        raw = self._raw(version, start, min(cutoff, end or cutoff))
+        if raw is None:
+            return None
+        time = pl.col(self.time)
+        raw = raw.filter(time <= cutoff)
+        raw = raw if start is None else raw.filter(time >= start)
+        return raw if end is None else raw.filter(time < end)
+
     def _records(self, source: Source, raw: pl.LazyFrame, scope: pl.DataFrame | None, superseded: bool) -> pl.LazyFrame:
         record = _record(source)
         # The scope comes first where it can only take or leave all versions of a record.
@@ -150,7 +183,7 @@ class Input:
         raw = raw.filter(pl.col(PLAN) <= self._table(group).state(version).closed)
         raw = raw if scope is None else within(raw, scope)
         raw = raw.with_columns(pl.coalesce(AS_IF, CREATED).alias(ARRIVAL), pl.col(CREATED).alias(INGESTED_AT))
-        rows = _versions(raw.sort(ORDER), [*group.keys, EVENT], superseded).filter(~pl.col(DELETED))
+        rows = _versions(raw.sort(ORDER), _record(group), superseded).filter(~pl.col(DELETED))
         return rows.select(*self.dtypes, ARRIVAL, *([SUPERSEDED] if superseded else []))
 
 
@@ -164,9 +197,9 @@ def _versions(rows: pl.LazyFrame, record: Sequence[str], superseded: bool) -> pl
     return kept.with_columns(following.alias(SUPERSEDED))
 
 
-def _record(source: Source) -> list[str]:
-    """The columns whose equal values make two rows one record, where the source has keys."""
-    return [*(source.keys or ()), source.event_timestamp]
+def _record(origin: Source | FeatureGroup) -> list[str]:
+    """The columns whose equal values make two rows one record, where a source has keys."""
+    return [*(origin.keys or ()), event_time(origin)]
 
 
 def event_time(origin: Source | FeatureGroup) -> str:

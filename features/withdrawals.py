@@ -44,11 +44,8 @@ class Withdrawals:
         """Those that matter in an interval, of the scope that is computed."""
         exact = scope_columns(group) == [first_time(group)]
         start, end = (interval.start, interval.end) if exact else (None, None)
-        taken = {}
-        for name, item in inputs.items():
-            if item.corrected:
-                rows = item.scan(plan.sources[name][1], plan.stamp, start, end, scope, superseded=True)
-                taken[name] = rows.filter(pl.col(SUPERSEDED).is_not_null())
+        found = {n: i.replaced(plan.sources[n][1], plan.stamp, start, end, scope) for n, i in inputs.items()}
+        taken = {name: rows for name, rows in found.items() if rows is not None}
         with translated(group):
             own = _own(group, taken) if exact and len(taken) == len(inputs) == 1 else None
             if own is not None:
