@@ -15,6 +15,7 @@ from features.feature_group import FeatureGroup
 from features.feature_rows import CREATED, PLAN
 from features.inputs import Input
 from features.intervals import DAY, cut
+from features.source import EVENT_DATE
 from features.stores import OfflineStore, Plan, TileTable
 from features.tiles import (
     KNOWN_FROM,
@@ -26,11 +27,10 @@ from features.tiles import (
     tile_layout,
     wide_layout,
 )
-from features.times import EPOCH as BEGINNING
 from features.times import UTC_US, from_micros, micros, to_micros
 
 _FOREVER = datetime(9999, 1, 1, tzinfo=UTC)  # tiles hold rows of the future too: boundaries do not reach them
-_SAMPLED_TILES = 4
+_NEWEST, _OLDEST = 4, 2  # tiles with rows on which `prepare` is tried
 
 ROOM = "room"
 """A plan's detail: how many rows its steps and chunks were cut for."""
@@ -55,7 +55,7 @@ class Tiling:
     def layout(self, group: FeatureGroup, item: Input, version: int | None) -> TileLayout | None:
         """The layout if the group's tiles can be used: ``prepare`` must commute with cutting by tile.
 
-        That is tried on the newest tiles until the first were built (SEMANTICS.md §3).
+        That is tried on a sample of tiles at every run until the first were built (SEMANTICS.md §3).
         """
         layout = tile_layout(group)
         if layout is None or version is None:
@@ -205,27 +205,39 @@ class Tiling:
 
 
 def commutes(group: FeatureGroup, layout: TileLayout, item: Input, version: int) -> bool:
-    """Whether ``prepare`` makes the same of the newest tiles at once as of one after the other."""
-    days = item.days(version)
-    if days.is_empty():
-        return True
+    """Whether ``prepare`` makes the same of the newest and the oldest tiles at once as of one after the other.
+
+    Tiles without rows prove nothing, nor does a single one: False while there are no two.
+    """
+    newest = _occupied(layout, item, version, _NEWEST, backward=True)
+    oldest = _occupied(layout, item, version, _OLDEST, backward=False)
+    tiles = sorted({*newest, *oldest})
+    if len(tiles) < 2:
+        return False
     width = timedelta(microseconds=layout.width)
-    newest = item.scan(version, _FOREVER, datetime.combine(days["event_date"][-1], datetime.min.time(), UTC))
-    last = newest.select(pl.col(item.time).max()).collect().item()
-    if last is None:
-        return True
-    end = from_micros(to_micros(last) // layout.width * layout.width) + width
-    first = max(end - _SAMPLED_TILES * width, BEGINNING)
-    raw = item.scan(version, _FOREVER, first, end).collect()
-    whole = prepared(group, {item.name: raw.lazy()}).collect()
-    tile = pl.col(item.time).dt.timestamp("us") // layout.width
-    parts = [
-        prepared(group, {item.name: part.lazy()}).collect()
-        for part in raw.with_columns(tile.alias(TILE)).partition_by(TILE, include_key=False)
-    ]
-    joined = pl.concat(parts).select(whole.columns)
+    parts = [item.scan(version, _FOREVER, start, start + width).collect() for start in map(from_micros, tiles)]
+    with translated(group):
+        whole = prepared(group, {item.name: pl.concat(parts).lazy()}).collect()
+        each = [prepared(group, {item.name: part.lazy()}).collect() for part in parts]
     order = [name for name, dtype in whole.schema.items() if not dtype.is_nested()]
-    return whole.sort(order).equals(joined.sort(order))
+    return whole.sort(order).equals(pl.concat(each).select(whole.columns).sort(order))
+
+
+def _occupied(layout: TileLayout, item: Input, version: int, wanted: int, *, backward: bool) -> list[int]:
+    """Where the newest or the oldest tiles with rows begin, in µs: as many as wanted, or all there are."""
+    width = max(layout.width, micros("1d"))
+    midnight = pl.col(EVENT_DATE).cast(pl.Datetime("us")).to_physical()
+    spans = pl.concat_list(midnight // width, (midnight + micros("1d") - 1) // width).explode()
+    numbers = item.days(version).filter(pl.col("rows") > 0).select(spans.unique().sort(descending=backward))
+    tile = pl.col(item.time).dt.timestamp("us") // layout.width * layout.width
+    found: list[int] = []
+    for number in numbers.to_series():
+        rows = item.scan(version, _FOREVER, from_micros(number * width), from_micros((number + 1) * width))
+        there = rows.select(tile.unique().sort(descending=backward)).collect().to_series()
+        found = list(dict.fromkeys([*found, *there]))  # a tile may lie over two dates
+        if len(found) >= wanted:
+            break
+    return found[:wanted]
 
 
 def _within(start: datetime, end: datetime) -> pl.Expr:
