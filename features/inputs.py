@@ -118,11 +118,11 @@ class Input:
         if not isinstance(self.origin, Source):
             return self._table(self.origin).changes(after, through, columns)
         record = _record(self.origin)
-        changed = self.store.source_changes(self.origin.name, after, through, columns)
+        changed = self._changed(self.origin, after, through, columns)
         if set(columns) <= set(record) or not self.origin.keys:
             return changed
         # A correction may move a record to other values of these columns: those it had before count as well.
-        records = self.store.source_changes(self.origin.name, after, through, record)
+        records = self._changed(self.origin, after, through, record)
         if records.is_empty():
             return changed
         raw = self._raw(through, None, records.select(pl.col(self.time).max()).item())
@@ -138,7 +138,9 @@ class Input:
             return None
         since = start.date() if start else None
         if isinstance(self.origin, Source):
-            return self.store.scan_source(self.origin.name, version, since, last.date())
+            raw = self.store.scan_source(self.origin.name, version, since, last.date())
+            lacking = self._lacking(self.origin, version)
+            return raw.with_columns(lacking) if raw is not None and lacking else raw
         return self._table(self.origin).scan(version, since, last.date())
 
     def _between(
@@ -152,6 +154,17 @@ class Input:
         raw = raw.filter(time <= cutoff)
         raw = raw if start is None else raw.filter(time >= start)
         return raw if end is None else raw.filter(time < end)
+
+    def _changed(self, source: Source, after: int | None, through: int, columns: Sequence[str]) -> pl.DataFrame:
+        lacking = self._lacking(source, through)
+        there = [c for c in columns if c not in {null.meta.output_name() for null in lacking}]
+        changed = self.store.source_changes(source.name, after, through, there or [self.time])
+        return changed.with_columns(lacking).select(columns).unique() if len(there) < len(columns) else changed
+
+    def _lacking(self, source: Source, version: int) -> list[pl.Expr]:
+        """Nulls for the columns that the source was given after the version: older rows have no value there."""
+        there = self.store.source_columns(source.name, version)
+        return [pl.lit(None, dtype).alias(c) for c, dtype in self.dtypes.items() if c not in there]
 
     def _records(self, source: Source, raw: pl.LazyFrame, scope: pl.DataFrame | None, superseded: bool) -> pl.LazyFrame:
         record = _record(source)

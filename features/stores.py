@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -150,6 +150,9 @@ class OfflineStore(Protocol):
         self, name: str, version: int | None = None, since: date | None = None, until: date | None = None
     ) -> pl.LazyFrame | None:
         """A source's rows, bookkeeping included, at a version; dates are inclusive bounds; None without a table."""
+
+    def source_columns(self, name: str, version: int) -> Collection[str]:
+        """The columns that a source's table has at a version; a definition may have been given more since."""
 
     def source_days(self, name: str, version: int) -> pl.DataFrame:
         """About how many rows each event date of a source has: event_date, rows; sorted."""

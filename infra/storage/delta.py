@@ -123,6 +123,10 @@ class DeltaLake:
         """A source's rows, bookkeeping included, at a version; None while there is no table."""
         return self.table(source_path(name)).scan(version, since, until)
 
+    def source_columns(self, name: str, version: int) -> set[str]:
+        """The columns that a source's table has at a version; a definition may have been given more since."""
+        return self.table(source_path(name)).columns(version)
+
     def source_days(self, name: str, version: int) -> pl.DataFrame:
         """About how many rows each event date of a source has: event_date, rows; sorted."""
         return self.table(source_path(name)).days(version)

@@ -274,6 +274,10 @@ class Table:
             frame = frame.filter(pl.col(EVENT_DATE) <= until)
         return frame
 
+    def columns(self, version: int) -> set[str]:
+        """The columns that the table has at a version."""
+        return {field.name for field in self._at(version).schema().fields}
+
     def days(self, version: int | None = None) -> pl.DataFrame:
         """The rows that files hold of each event date, from the log alone: event_date, rows; sorted."""
         handle = self.handle()

@@ -8,7 +8,7 @@ from decimal import Decimal
 import polars as pl
 import pytest
 
-from card_payments import ABOUT, HOUR, T0, Home, amount, group, hours, last_payment
+from card_payments import ABOUT, HOUR, T0, Home, amount, group, hours, last_payment, payments
 from features import Entity, Feature, FeatureGroup, Source
 from features.compute import stored_schema
 from features.errors import DefinitionChanged, DefinitionError
@@ -91,3 +91,48 @@ def test_types_that_no_table_can_hold_are_refused_where_they_are_declared():
         DefinitionError, match="'card_id' is String in input 's' and Int64 in entity 'card': declare it"
     ):
         stored_schema(one)
+
+
+WITH_SHOP = Source("payments", {**dict(payments.schema), "shop": pl.String}, "at", keys=["payment_id"])
+SHOP = pl.col("shop")
+
+
+@pytest.mark.parametrize("written_since", [True, False], ids=["since the last run", "before"])
+@pytest.mark.parametrize(
+    "grain",
+    [
+        {"grain": "event", "prepare": lambda rows: rows, "prepare_by": ["shop"]},
+        {"grain": "window", "every": "3h", "prepare": lambda rows: rows, "prepare_by": ["shop"]},
+        {"grain": "window", "every": "3h"},
+        {"grain": "entity", "every": "3h"},
+    ],
+    ids=["event by shop", "window by shop", "window", "entity"],
+)
+def test_rows_written_before_a_source_was_given_a_column_have_nulls_there(tmp_path, grain, written_since):
+    def version(number, source, **features):
+        span = {"window": "6h"} if grain["grain"] == "window" else {}
+        made = [Feature(name, expr, **span) for name, expr in features.items()]
+        options = grain if source is WITH_SHOP else {k: v for k, v in grain.items() if "prepare" not in k}
+        return group("spent", made, number, source, **options)
+
+    last = (lambda expr: expr) if grain["grain"] == "event" else (lambda expr: expr.last())
+    before = version("1.0.0", payments, amount_6h=last(amount))
+    after = version("1.1.0", WITH_SHOP, amount_6h=last(amount), shop_6h=last(SHOP.fill_null("none")))
+    old = Home(tmp_path, [before])
+    old.now = hours(4)
+    old.write([(1, 1, 5.0, hours(1))])
+    old.store.materialize_incremental(before)
+    if written_since:
+        old.write([(2, 2, 6.0, hours(2))])
+    new = Home(tmp_path, [after])
+    new.now = hours(5)
+    new.store.apply()
+    new.store.materialize_incremental(after)
+    new.now = hours(6)
+    new.write([(3, 3, 7.0, hours(5), "x")], source=WITH_SHOP)
+    new.store.materialize_incremental(after)
+    new.now = hours(7)
+    new.store.materialize(after, T0, hours(7))
+    rows = new.rows("spent").filter(pl.col("shop_6h").is_not_null())
+    found = dict(rows.select("card_id", "shop_6h").iter_rows())
+    assert found == ({1: "none", 2: "none", 3: "x"} if written_since else {1: "none", 3: "x"})
