@@ -88,17 +88,17 @@ class FeatureStore:
         computation, reinstatement = Computation(offline, capacity), Reinstatement()
         works: dict[str, Work] = {"incremental": computation, "backfill": computation}
         works |= {ROLLBACK: reinstatement, RELEASE: reinstatement}
-        self._pusher = folding = None
+        self._pusher = self._folding = None
         if push_log is not None:
             self._pusher = Pusher(offline, online, push_log, self.now, row_check, fold_after)
-            works[PUSH] = folding = Folding(offline, online.target, push_log, self._pusher)
-        self._runs = Runs(offline, self.now, works, folding, self.versions.check_held, capacity.parallel)
+            works[PUSH] = self._folding = Folding(offline, online.target, push_log, self._pusher)
+        self._runs = Runs(offline, self.now, works, self._folding, self.versions.check_held, capacity.parallel)
         self._materializer = Materializer(self._runs, computation, capacity)
         self._syncer = Syncer(offline, online, self.now)
         self._rollbacks = Rollbacks(registry, offline, self.versions, self._runs, self._syncer, capacity)
         limits = Limits.within(capacity.memory)
         self._retrieval = partial(
-            HistoricalRetrieval, offline=offline, code_version=code_version, pushes=folding, limits=limits
+            HistoricalRetrieval, offline=offline, code_version=code_version, pushes=self._folding, limits=limits
         )
         self._training_sets = TrainingSets(registry, offline, self._retrieval, tracker, self.now)
         self._online = registry, OnlineRetrieval(registry, online)
@@ -283,13 +283,18 @@ class FeatureStore:
     def current_rows(
         self, group: FeatureGroup | str, start: datetime | None = None, end: datetime | None = None
     ) -> pl.LazyFrame:
-        """The rows that stand in the offline store, one per entity and event time in [start, end)."""
+        """The rows that stand in the offline store, one per entity and event time in [start, end).
+
+        Pushed rows count as soon as they are served; those not folded into the table yet have no ``_plan``.
+        """
         known = self.versions.reading(group)
         table = self._runs.table(known)
-        state = table.state()
+        state, waiting = (table.state(), None) if self._folding is None else self._folding.snapshot(known, table)
         start, end = (None if moment is None else as_utc(moment) for moment in (start, end))
         rows = table.scan(state.version, start.date() if start else None, end.date() if end else None)
         rows = rows.filter(pl.col(PLAN) <= state.closed)
+        if waiting is not None and not waiting.is_empty():
+            rows = pl.concat([rows, waiting.lazy()], how="diagonal")  # the table may have columns of old definitions
         rows = rows if start is None else rows.filter(pl.col(EVENT) >= start)
         rows = rows if end is None else rows.filter(pl.col(EVENT) < end)
         return winners(rows, [*known.keys, EVENT]).filter(~pl.col(DELETED))

@@ -116,6 +116,26 @@ def test_folding_moves_rows_into_the_table_and_changes_no_answer(world):
     assert world.log.ends(last.table_id).newest is None
 
 
+def test_current_rows_hold_what_is_pushed_before_it_is_folded(world):
+    world.pay((1, 1.0, "a", T0 + 11 * HOUR), (2, 2.0, "b", T0 + 11 * HOUR))
+    world.store.materialize_incremental(last)
+    world.store.sync(last)
+    world.now += HOUR
+    world.store.push("last", [row(1, amount=9.0), row(3, T0 + 12 * HOUR, amount=3.0)])
+
+    def standing(*interval):
+        rows = world.store.current_rows(last, *interval).sort("card_id")
+        return rows.select("card_id", "amount", "shop").collect().to_dict(as_series=False)
+
+    online = world.store.get_online_features(REFS, {"card_id": [1, 2, 3]})
+    assert standing() == online.to_dict()
+    assert online.to_dict()["amount"] == [9.0, 2.0, 3.0]
+    assert standing(None, T0 + 12 * HOUR)["card_id"] == [1, 2]
+    assert standing(T0 + 12 * HOUR)["card_id"] == [3]
+    world.store.fold(last)
+    assert standing() == online.to_dict()
+
+
 def test_a_sync_after_a_push_neither_doubles_rows_nor_moves_their_publication(world):
     world.pay((3, 1.0, "x", T0 + HOUR), (1, 9.0, "x", T0 + 2 * HOUR))
     world.store.materialize_incremental(last)
