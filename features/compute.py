@@ -21,7 +21,7 @@ from features.inputs import ARRIVAL, SUPERSEDED, event_time, upstream_dtypes
 from features.intervals import Interval
 from features.prepare import run_prepare
 from features.source import BOOKKEEPING, Source
-from features.stored_types import key_dtypes, stored_dtype
+from features.stored_types import key_dtypes, stored_dtype, typed_value
 from features.times import UTC_US, from_micros, micros
 from features.windows import (
     AT,
@@ -72,7 +72,11 @@ def stored_schema(group: FeatureGroup) -> dict[str, DataType]:
         computed = _evaluate(group, frame, []).collect_schema()
     except pl.exceptions.PolarsError as error:
         raise DefinitionError(_misfit(who, group, there)) from error
-    return key_dtypes(group.entity) | {name: stored_dtype(who, name, computed[name]) for name in group.feature_names}
+    found = {name: stored_dtype(who, name, computed[name]) for name in group.feature_names}
+    for feature in group.features:
+        if feature.default is not None:
+            typed_value(f"{who}: default of feature {feature.name!r}", feature.default, found[feature.name])
+    return key_dtypes(group.entity) | found
 
 
 def _misfit(who: str, group: FeatureGroup, there: pl.Schema) -> str:

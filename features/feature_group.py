@@ -42,7 +42,8 @@ class Feature:
     """One feature: a name, a Polars expression and what a reader must know of it.
 
     ``window`` (window grain only) is the span of event time it covers, ``range`` the closed
-    interval of sane values in ``unit``, ``default`` the answer when no store can be asked.
+    interval of sane values in ``unit``, ``default`` the online answer when no store can be asked: where one
+    can, a feature that is null or not found is answered so, online and in every history.
     """
 
     name: str
@@ -234,6 +235,8 @@ def check_derived(who: str, feature: Feature) -> None:
     this = f"{who}: derived feature {feature.name!r}"
     if reason := not_elementwise(feature.expr):
         raise DefinitionError(f"{this} must be element-wise: {reason}")
+    if feature.default is not None:
+        raise DefinitionError(f"{this} has a default: give one to each stored feature that it reads instead")
     if chooses_columns(feature.expr):
         raise DefinitionError(f"{this} takes several columns at once: name each by a pl.col(...) of its own")
 

@@ -12,14 +12,14 @@ import polars as pl
 
 from features.derived import Selection, column, request_value, select
 from features.entity import DataType
-from features.errors import InvalidInput
+from features.errors import InvalidInput, StorageError
 from features.feature_group import REQUEST_TIMESTAMP, FeatureGroup
 from features.feature_service import FeatureService
 from features.frames import as_frame
 from features.online_derived import OnlineDerivation, online_derivations
 from features.point_in_time import NOT_FOUND, NULL_VALUE, OUTSIDE_MAX_AGE, PRESENT, entity_keys
 from features.registry import Registry
-from features.stored_types import key_dtypes
+from features.stored_types import key_dtypes, typed_value
 from features.stores import OnlineRow, OnlineStore
 from features.times import UTC_US
 
@@ -29,7 +29,8 @@ class OnlineResponse:
     """Answers by name: values, statuses and event timestamps, one list entry per entity row.
 
     An event timestamp says as of when an answer stands, also that of a row that is OUTSIDE_MAX_AGE (while
-    the store still has it); a derived feature is as old as the oldest it reads.
+    the store still has it); a derived feature is as old as the oldest it reads. ``origins`` says by name where
+    answers come from: "store", or "default" where the store could not be asked; these are as of no moment.
     """
 
     entities: pl.DataFrame
@@ -37,6 +38,7 @@ class OnlineResponse:
     statuses: Mapping[str, list[str]]
     event_timestamps: Mapping[str, list[datetime | None]]
     dtypes: Mapping[str, DataType]
+    origins: Mapping[str, str]
 
     def to_dict(self) -> dict[str, list[Any]]:
         """Entity keys and features as {name: [values]}."""
@@ -66,6 +68,7 @@ class OnlineRetrieval:
         *,
         request: Mapping[str, Any] | None,
         full_feature_names: bool,
+        defaults: bool,
         now: datetime,
     ) -> OnlineResponse:
         """Answer features for entity rows; see FeatureStore.get_online_features."""
@@ -75,8 +78,16 @@ class OnlineRetrieval:
         prepared.refuse_collisions(entities)
         work = _Columns()
         for group, named, wanted in prepared.groups:
-            found = self._online.read(group.table_id, _keys(group, named, entities))
-            work.add(found, wanted, group, now)
+            keys = _keys(group, named, entities)
+            try:
+                found = self._online.read(group.table_id, keys)
+            except StorageError:
+                known = prepared.defaults(group, wanted) if defaults else {}
+                if len(known) < len(wanted):
+                    raise
+                work.default(known, wanted, entities.height)
+            else:
+                work.add(found, wanted, group, now)
         if prepared.derived:
             work.values |= prepared.request_values(request or {}, entities, now)
         elif request:
@@ -123,6 +134,11 @@ class _Prepared:
             remedy = "rename them or use full_feature_names=True"
             raise InvalidInput(f"the entity rows already have column(s) {clash}: {remedy}")
 
+    def defaults(self, group: FeatureGroup, wanted: Mapping[str, str]) -> dict[str, Any]:
+        """The declared answers of features where no store can be asked; of those that declare one."""
+        declared = [f for f in group.features if f.name in wanted and f.default is not None]
+        return {f.name: typed_value(f.name, f.default, self.dtypes[wanted[f.name]]) for f in declared}
+
     def request_values(
         self, given: Mapping[str, Any], entities: pl.DataFrame, now: datetime
     ) -> dict[str, Sequence[Any]]:
@@ -149,6 +165,14 @@ class _Columns:
     values: dict[str, Sequence[Any]] = field(default_factory=dict)
     statuses: dict[str, list[str]] = field(default_factory=dict)
     moments: dict[str, list[datetime | None]] = field(default_factory=dict)
+    defaulted: set[str] = field(default_factory=set)
+
+    def default(self, known: Mapping[str, Any], wanted: Mapping[str, str], rows: int) -> None:
+        """Features of a group whose store could not be asked."""
+        for feature, there in wanted.items():
+            self.values[there], self.statuses[there] = [known[feature]] * rows, [PRESENT] * rows
+            self.moments[there] = [None] * rows
+            self.defaulted.add(there)
 
     def add(
         self, found: Sequence[OnlineRow | None], wanted: Mapping[str, str], group: FeatureGroup, now: datetime
@@ -174,6 +198,8 @@ class _Columns:
         self.values[name] = values = derived.values(self.values, rows)
         self.statuses[name] = derived.statuses(values, [self.statuses[c] for c in read])
         self.moments[name] = [_oldest([self.moments[c][row] for c in read]) for row in range(rows)]
+        if not self.defaulted.isdisjoint(read):
+            self.defaulted.add(name)
 
 
 def _keys(group: FeatureGroup, named: Mapping[str, str], entities: pl.DataFrame) -> list[tuple[Any, ...]]:
@@ -197,4 +223,5 @@ def _response(entities: pl.DataFrame, prepared: _Prepared, work: _Columns) -> On
         {name: work.statuses[there] for name, there in where.items()},
         {name: work.moments[there] for name, there in where.items()},
         {name: prepared.dtypes[there] for name, there in where.items()},
+        {name: "default" if there in work.defaulted else "store" for name, there in where.items()},
     )

@@ -265,19 +265,27 @@ class FeatureStore:
         *,
         request: Mapping[str, Any] | None = None,
         full_feature_names: bool = False,
+        defaults: bool = True,
     ) -> OnlineResponse:
         """The newest published features of some entities (a list of dicts or a frame of keys).
 
         ``request`` has the values that a service asks for, one for all entity rows or one for each; they may
         be columns of the entity rows instead. Raises InvalidInput where one lacks, is not asked for or does
-        not fit, and where a group is not online. Definitions that another process applied, held or released
+        not fit, and where a group is not online. While the online store cannot be asked, groups whose features
+        here all declare a default answer these, as the answer's ``origins`` say; where one has none, or without
+        ``defaults``, StorageError is raised. Definitions that another process applied, held or released
         are known at most five seconds later.
         """
         registry = self.versions.served(features)
         if self._online[0] is not registry:
             self._online = registry, OnlineRetrieval(registry, self.online)
         return self._online[1].get(
-            features, entity_rows, request=request, full_feature_names=full_feature_names, now=self.now()
+            features,
+            entity_rows,
+            request=request,
+            full_feature_names=full_feature_names,
+            defaults=defaults,
+            now=self.now(),
         )
 
     def current_rows(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import cast
+from typing import Any, cast
 
 import polars as pl
 
@@ -79,6 +79,18 @@ def cast_exactly(frame: pl.DataFrame, dtypes: Mapping[str, DataType], complaint:
         if not found[column].cast(frame.schema[column]).eq_missing(frame[column]).all():
             raise InvalidInput(f"{complaint}: {column!r} holds fractions, its type is an integer: round them")
     return found
+
+
+def typed_value(what: str, value: Any, dtype: DataType) -> Any:
+    """A value as a column of a type gives it back; DefinitionError where it is of another type.
+
+    >>> typed_value("default of 'amount'", 3, pl.Float64())
+    3.0
+    """
+    try:
+        return pl.Series([value], dtype=dtype, strict=True).to_list()[0]
+    except (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError) as error:
+        raise DefinitionError(f"{what}: {value!r} is not {dtype}: give a value of that type") from error
 
 
 def _has_fractions(dtype: pl.DataType) -> bool:

@@ -90,7 +90,7 @@ def score(
     if asked.is_empty():
         return Scored(spec.name, version.version, 0)
     entities = asked.drop(EVENT, LABELLED_AT, spec.label_ref.feature)
-    answer = store.get_online_features(spec.service, entities)
+    answer = store.get_online_features(spec.service, entities, defaults=False)
     names = list(answer.values)
     found = answer.to_polars()
     available = pl.any_horizontal(pl.col(f"{n}__status") != "NOT_FOUND" for n in names)

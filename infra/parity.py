@@ -75,7 +75,7 @@ def _parity(store: FeatureStore, group: FeatureGroup, names: Sequence[str], samp
     answers = store.get_historical_features(asked, refs, history="as_served")
     statuses = answers.statuses.rename({name: f"{name}__status" for name in names})
     offline = answers.to_polars().hstack(statuses)
-    online = _frame(store.get_online_features(refs, entities))
+    online = _frame(store.get_online_features(refs, entities, defaults=False))
     return GroupParity(shown, entities.height, compare(group.keys, names, online, offline))
 
 
