@@ -11,7 +11,7 @@ import polars as pl
 from features.checks import check_dtypes, check_is, check_several
 from features.entity import DataType, check_name
 from features.errors import DefinitionError, InvalidInput
-from features.stored_types import cast_exactly, stored_dtype
+from features.stored_types import cast_exactly, plain_dtype
 from features.times import EPOCH, UTC_US, as_utc, utc_column
 
 FILE_SHA256 = "_file_sha256"
@@ -60,7 +60,7 @@ class Source:
         for column, dtype in self.schema.items():
             if column in BOOKKEEPING:
                 raise DefinitionError(f"source {self.name!r}: column {column!r} is reserved; rename it")
-            stored_dtype(f"source {self.name!r}", column, dtype)  # refuses what no table can hold
+            plain_dtype(f"source {self.name!r}", column, dtype)  # refuses what no table can hold
         if self.schema[self.event_timestamp].base_type() not in (pl.Datetime, pl.Date):
             raise DefinitionError(
                 f"source {self.name!r}: event_timestamp {self.event_timestamp!r} is "
@@ -83,7 +83,7 @@ class Source:
     @property
     def dtypes(self) -> dict[str, DataType]:
         """The stored schema: the declared columns as tables keep them, event time as UTC microseconds."""
-        return {c: stored_dtype(f"source {self.name!r}", c, t) for c, t in self._declared.items()}
+        return {c: plain_dtype(f"source {self.name!r}", c, t) for c, t in self._declared.items()}
 
     @property
     def _declared(self) -> dict[str, DataType]:

@@ -17,14 +17,26 @@ _SIGNED: dict[type[pl.DataType], DataType] = {
     pl.UInt32: pl.Int64(),
     pl.UInt64: pl.Int64(),
 }
-_KEPT = (pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.Float32, pl.Float64, pl.Boolean, pl.String, pl.Binary, pl.Date)
+_KEPT = (
+    pl.Int8,
+    pl.Int16,
+    pl.Int32,
+    pl.Int64,
+    pl.Float32,
+    pl.Float64,
+    pl.Boolean,
+    pl.String,
+    pl.Binary,
+    pl.Date,
+    pl.Time,
+)
 
 
 def stored_dtype(owner: str, column: str, dtype: DataType) -> DataType:
     """The type a column is stored with.
 
     Unsigned integers become the next wider signed type (64 bits stay 64), categories strings, times
-    UTC microseconds. Raises DefinitionError for a type that Delta cannot hold.
+    UTC microseconds, durations microseconds. Raises DefinitionError for a type that tables cannot hold.
 
     >>> stored_dtype("source 'parts'", "bin", pl.UInt8)
     Int16
@@ -36,11 +48,38 @@ def stored_dtype(owner: str, column: str, dtype: DataType) -> DataType:
         return pl.String()
     if base == pl.Datetime:
         return UTC_US
+    if base == pl.Duration:
+        return pl.Duration("us")
     if isinstance(dtype, pl.List):
         return pl.List(stored_dtype(owner, column, cast("DataType", dtype.inner)))
     if dtype in _KEPT or isinstance(dtype, pl.Decimal):
         return dtype
     raise DefinitionError(f"{owner}: {column!r} is {dtype}, which cannot be stored: cast it to a number or string")
+
+
+def plain_dtype(owner: str, column: str, dtype: DataType) -> DataType:
+    """The type a column is stored with that engines beside this one read and write as it is.
+
+    Raises DefinitionError for a type that Delta cannot hold.
+    """
+    stored = stored_dtype(owner, column, dtype)
+    if table_dtype(stored) != stored:
+        raise DefinitionError(
+            f"{owner}: {column!r} is {dtype}, which only a feature can be: declare an integer, "
+            f"and make features of it, like pl.duration(seconds=...)"
+        )
+    return stored
+
+
+def table_dtype(dtype: DataType) -> DataType:
+    """The type in which a table keeps a stored type: Delta has no durations and times of day.
+
+    >>> table_dtype(pl.Duration("us")), table_dtype(pl.List(pl.Time())), table_dtype(pl.Date())
+    (Int64, List(Int64), Date)
+    """
+    if isinstance(dtype, pl.List):
+        return pl.List(table_dtype(cast("DataType", dtype.inner)))
+    return pl.Int64() if dtype in (pl.Duration, pl.Time) else dtype
 
 
 def widest(dtype: DataType) -> DataType:
@@ -57,7 +96,7 @@ def widest(dtype: DataType) -> DataType:
 def key_dtypes(entity: Entity) -> dict[str, DataType]:
     """An entity's key columns with the types they are stored with; DefinitionError where one is no scalar."""
     who = f"entity {entity.name!r}"
-    found = {key: stored_dtype(who, key, dtype) for key, dtype in entity.keys.items()}
+    found = {key: plain_dtype(who, key, dtype) for key, dtype in entity.keys.items()}
     for key, dtype in found.items():
         if dtype.is_nested():
             raise DefinitionError(f"{who}: key {key!r} is {dtype}: a key is made of scalars, a column for each")

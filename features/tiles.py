@@ -320,10 +320,11 @@ def _decomposed(feature: Feature, frame: pl.LazyFrame) -> Decomposition:
 
 
 def _refuse_lossy(dtype: pl.DataType) -> None:
-    """Refuse partials whose order or zone would be lost in a table."""
+    """Refuse partials whose order, unit or zone would be lost in a table."""
     inner = dtype.inner if isinstance(dtype, pl.List) else dtype
-    if inner.base_type() in (pl.Enum, pl.Categorical) or (isinstance(inner, pl.Datetime) and inner != UTC_US):
-        raise Undecomposed(f"tables do not keep the order or zone of {dtype}")
+    other = (isinstance(inner, pl.Datetime) and inner != UTC_US) or inner in (pl.Duration("ms"), pl.Duration("ns"))
+    if other or inner.base_type() in (pl.Enum, pl.Categorical):
+        raise Undecomposed(f"tables do not keep the order, unit or zone of {dtype}")
 
 
 def _typed(frame: pl.LazyFrame) -> DtypeOf:

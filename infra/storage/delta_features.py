@@ -13,7 +13,7 @@ from features.entity import DataType
 from features.errors import ConcurrentRun, StorageError
 from features.feature_rows import table_columns
 from features.source import EVENT_DATE
-from features.stored_types import widest
+from features.stored_types import table_dtype, widest
 from features.stores import Plan, TableState
 from features.times import from_micros, to_micros
 from infra.storage.delta_io import Table, translated
@@ -36,13 +36,16 @@ class DeltaFeatureTable:
     The plan's content rides in the opening commit's metadata.
 
     Features are kept in the widest type of their kind and read as declared: Delta cannot change the type of
-    a column, and a feature's may widen with a minor version.
+    a column, and a feature's may widen with a minor version. Durations (µs) and times of day (ns) are kept as
+    integers, for Delta has no such types.
     """
 
     def __init__(self, table: Table, columns: Mapping[str, DataType], keys: Sequence[str]) -> None:
         self._table = table
         self._columns = table_columns(columns, keys)
-        self._kept = {c: widest(t) if c in columns and c not in keys else t for c, t in self._columns.items()}
+        self._kept = {
+            c: widest(table_dtype(t)) if c in columns and c not in keys else t for c, t in self._columns.items()
+        }
         table.ensure(self._kept, [EVENT_DATE])
         self._newest: TableState | None = None  # to read it takes several times as long as to see that it still holds
         self._asked: Plan | None = None
@@ -155,7 +158,7 @@ class DeltaFeatureTable:
 
     def changes(self, after: int | None, through: int, columns: Sequence[str]) -> pl.DataFrame:
         """The distinct values of columns in rows that commits (after, through] added."""
-        return self._table.changes(after, through, columns)
+        return self._table.changes(after, through, columns).cast({c: self._columns[c] for c in columns})
 
     def days(self, version: int) -> pl.DataFrame:
         """About how many rows each event date has: event_date, rows; sorted."""

@@ -198,6 +198,20 @@ def test_columns_may_come_in_another_order(store):
     assert first.values == second.values == {"yield_pct": 1.0, "tester": "T1", "dies": 3}
 
 
+def test_durations_and_times_of_day_come_back_alike(store):
+    spans = {
+        "span": timedelta(days=-1, microseconds=1),
+        "spans": [timedelta(0), None],
+        "hour": time(23, 59, 59, 999999),
+    }
+    types = {"span": pl.Duration("us"), "spans": pl.List(pl.Duration("us")), "hour": pl.Time}
+    store.write(WAFER, KEYS, frame(row("L1", 1, 1.0, **spans), **types), plan(1))
+    store.write(WAFER, KEYS, frame(row("L1", 2, 1.0, **dict.fromkeys(spans)), **types), plan(2))
+    first, second = store.read(WAFER, [("L1", 1), ("L1", 2)])
+    assert first.values == {"yield_pct": 1.0} | spans
+    assert second.values == {"yield_pct": 1.0} | dict.fromkeys(spans)
+
+
 def test_groups_do_not_see_each_other(store):
     tables = ["a/v1", "a/v11", "a/v1\0", "a", "a/v2"]
     for i, table_id in enumerate(tables):
