@@ -145,9 +145,9 @@ def _measured(source: Source) -> list[str]:
 
 
 def _comparable(rows: pl.LazyFrame, columns: Iterable[str]) -> list[str]:
-    """The columns whose type has a distribution."""
+    """The columns whose type has a distribution; one that the definition was just given may not be there yet."""
     schema, found = rows.collect_schema(), []
-    for column in columns:
+    for column in (c for c in columns if c in schema):
         try:
             kind_of(schema[column])
         except InvalidInput:
