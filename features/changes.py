@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import timedelta
 
 import polars as pl
 
-from features.compute import first_time, scope_columns, stored_schema
+from features.compute import first_time, stored_schema
 from features.feature_group import FeatureGroup
 from features.feature_rows import AS_IF, CREATED, DELETED, EPOCH, EVENT, PLAN, differs, winners
 from features.inputs import ARRIVAL
@@ -46,25 +45,31 @@ def existing(
     return newest.join(live, on=key, how="left").collect()
 
 
-def gone(
-    group: FeatureGroup, frames: Mapping[str, pl.LazyFrame], fresh: pl.DataFrame, old: pl.DataFrame
-) -> pl.DataFrame:
+def states(
+    group: FeatureGroup, table: FeatureTable, interval: Interval, scope: pl.DataFrame | None, pushed: pl.Series
+) -> pl.DataFrame | None:
+    """The states of an entity group that stand in the table (keys, event_timestamp), but for what was pushed.
+
+    They are computed again even where no row would make them today: what a correction took from an entity
+    must not stay in its newest state. None for groups in which nothing is ever corrected, and other grains.
+    """
+    if group.grain != "entity" or group.on_conflict == "first":
+        return None
+    key = [*group.keys, EVENT]
+    rows = standing(group, table, interval, scope).select(*key, EPOCH, CREATED, DELETED, PLAN)
+    own = rows.filter(~pl.col(PLAN).is_in(pushed.implode()).any().over(key))
+    return winners(own, key).filter(~pl.col(DELETED)).select(key).collect()
+
+
+def gone(group: FeatureGroup, fresh: pl.DataFrame, old: pl.DataFrame) -> pl.DataFrame:
     """The standing rows whose key a recompute no longer yields; a key that was pushed need not come from a source.
 
-    Earlier states of the entity grain stay as long as a raw row of their entity is left. ARRIVAL, when they
-    became known to be gone, is null.
+    ARRIVAL, when they became known to be gone, is null.
     """
     old = old.with_columns(pl.lit(None, UTC_US).alias(ARRIVAL))
     if group.on_conflict == "first" or old.is_empty():
         return old.clear()
-    lost = old.filter(~pl.col(DELETED) & ~pl.col("_pushed")).join(fresh, on=[*group.keys, EVENT], how="anti")
-    if group.grain != "entity" or lost.is_empty():
-        return lost
-    by = scope_columns(group)
-    if not set(by) <= set(group.keys):
-        return old.clear()
-    left = pl.concat([frame.select(by).cast({c: old.schema[c] for c in by}) for frame in frames.values()])
-    return lost.join(left.unique().collect(), on=by, how="anti")
+    return old.filter(~pl.col(DELETED) & ~pl.col("_pushed")).join(fresh, on=[*group.keys, EVENT], how="anti")
 
 
 def changes(

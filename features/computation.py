@@ -10,7 +10,7 @@ from functools import partial
 import polars as pl
 
 from features.capacity import ANY_CAPACITY, Capacity
-from features.changes import changes, existing, gone, no_rows, standing, stored
+from features.changes import changes, existing, gone, no_rows, standing, states, stored
 from features.compute import compute, first_time, input_dtypes, scope_columns
 from features.feature_group import FeatureGroup
 from features.feature_rows import AS_IF, DELETED, EVENT, pushed_plans
@@ -54,8 +54,8 @@ class Computation:
 
     def start(self, group: FeatureGroup, table: FeatureTable, plan: Plan) -> Chunks:
         """What a plan appends: per chunk what changed against the table, tombstones included."""
-        rows = self._rows_of(group, table, plan, keep_tiles=True)
         pushed = pushed_plans(self._store.publications(group.table_id))
+        rows = self._rows_of(group, table, plan, pushed, keep_tiles=True)
 
         def chunk(number: int) -> pl.DataFrame:
             difference = self._difference(group, table, plan, rows, pushed, number)
@@ -65,8 +65,10 @@ class Computation:
 
     def preview(self, group: FeatureGroup, table: FeatureTable, plan: Plan) -> Iterator[ChunkPreview]:
         """What each chunk of a plan that is not opened would read and change; writes nothing."""
-        rows, first = self._rows_of(group, table, plan, keep_tiles=False), next(iter(self.inputs(group).values()))
-        version, pushed = plan.sources[first.name][1], pushed_plans(self._store.publications(group.table_id))
+        pushed = pushed_plans(self._store.publications(group.table_id))
+        rows = self._rows_of(group, table, plan, pushed, keep_tiles=False)
+        first = next(iter(self.inputs(group).values()))
+        version = plan.sources[first.name][1]
         for number, (start, end) in enumerate(plan.chunks):
             there = (pl.col(EVENT_DATE) >= start.date()) & (pl.col(EVENT_DATE) <= end.date())
             read = 0 if version is None else int(first.days(version).filter(there)["rows"].sum())
@@ -79,11 +81,13 @@ class Computation:
             new = live.join(stood, on=[*group.keys, EVENT], how="anti").height
             yield ChunkPreview(start, end, read, new, live.height - new, found.height - live.height)
 
-    def _rows_of(self, group: FeatureGroup, table: FeatureTable, plan: Plan, *, keep_tiles: bool) -> RowsOf:
+    def _rows_of(
+        self, group: FeatureGroup, table: FeatureTable, plan: Plan, pushed: pl.Series, *, keep_tiles: bool
+    ) -> RowsOf:
         inputs = self.inputs(group)
         if group.grain == "window":
             return self._windows.start(group, inputs, plan, keep_tiles=keep_tiles)
-        return partial(self._rows, group, table, inputs, plan, self._scope(group, inputs, plan))
+        return partial(self._rows, group, table, inputs, plan, pushed, self._scope(group, inputs, plan))
 
     def _scope(self, group: FeatureGroup, inputs: dict[str, Input], plan: Plan) -> pl.DataFrame | None:
         """The values of the scope columns whose rows the run recomputes; None means all."""
@@ -127,6 +131,7 @@ class Computation:
         table: FeatureTable,
         inputs: dict[str, Input],
         plan: Plan,
+        pushed: pl.Series,
         scope: pl.DataFrame | None,
         interval: Interval,
     ) -> Computed | None:
@@ -134,7 +139,8 @@ class Computation:
         if scope is not None and scope.is_empty():
             return None
         frames, scope = self._frames(group, table, inputs, plan, interval, scope)
-        return Computed(compute(group, frames, interval), frames, scope)
+        stood = states(group, table, interval, scope, pushed)
+        return Computed(compute(group, frames, interval, states=stood), frames, scope)
 
     def _frames(
         self,
@@ -152,7 +158,7 @@ class Computation:
             start = max(BEGINNING, interval.start)
             found = {n: i.scan(versions[n], plan.stamp, start, interval.end, scope) for n, i in inputs.items()}
             return found, scope
-        if len(plan.chunks) > 1 or interval.start > BEGINNING:
+        if len(plan.chunks) > 1 or (scope is None and interval.start > BEGINNING):
             # Key groups with rows in the chunk (a boundary's rows begin one step before it), then all of theirs.
             start = max(BEGINNING, interval.start - duration(group.every or "0s"))
             dtypes = next(iter(inputs.values())).dtypes
@@ -175,7 +181,7 @@ class Computation:
         if computed is None:
             return None
         old = existing(group, table, interval, computed.scope, pushed)
-        lost, fresh = gone(group, computed.frames, computed.rows, old), computed.rows
+        lost, fresh = gone(group, computed.rows, old), computed.rows
         # Windows look at what was known at each boundary. Of others, rows that were always live have no such date.
         if group.grain != "window" and (plan.kind == "backfill" or old[AS_IF].null_count() < old.height):
             withdrawals = Withdrawals.of(group, self.inputs(group), plan, interval, computed.scope)

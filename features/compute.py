@@ -38,9 +38,13 @@ from features.windows import (
 
 Frames = Mapping[str, pl.LazyFrame]
 
+_MOMENT = "_moment"
 _UNTIL = "_until"
-_ROUND = "_round"
+_ROWS = "_rows"
+_BATCH = "_batch"
 _GROUP = "_key_group"
+_COPIED = 1_000_000
+"""About so many copies of raw rows, one for each moment that sees it, are in memory at once."""
 
 
 def input_dtypes(origin: Source | FeatureGroup) -> dict[str, DataType]:
@@ -104,16 +108,23 @@ def prepared(group: FeatureGroup, frames: Frames) -> pl.LazyFrame:
     return _with_arrival(group, frame.drop(ARRIVAL), frames) if group.prepare_by else frame
 
 
-def compute(group: FeatureGroup, frames: Frames, interval: Interval, only: Sequence[str] | None = None) -> pl.DataFrame:
+def compute(
+    group: FeatureGroup,
+    frames: Frames,
+    interval: Interval,
+    only: Sequence[str] | None = None,
+    states: pl.DataFrame | None = None,
+) -> pl.DataFrame:
     """The rows that the group has in the interval, from the raw rows that may matter for it.
 
     ``frames`` hold whole key groups (``prepare_by``, entity) and, for windows, all rows of the
-    largest window before the interval; ``only`` names the features wanted of a window group. Rows with a
-    null key are left out. Raises InvalidInput where an
-    expression or ``prepare`` does not fit the values there are.
+    largest window before the interval; ``only`` names the features wanted of a window group. ``states``
+    (keys, event_timestamp) are further moments at which entities of an entity group are wanted. Rows with a
+    null key are left out. Raises InvalidInput where an expression or ``prepare`` does not fit the values
+    there are.
     """
     with translated(group):
-        return _computed(group, frames, interval, list(group.feature_names if only is None else only))
+        return _computed(group, frames, interval, list(group.feature_names if only is None else only), states)
 
 
 @contextmanager
@@ -128,13 +139,15 @@ def translated(group: FeatureGroup) -> Iterator[None]:
         ) from error
 
 
-def _computed(group: FeatureGroup, frames: Frames, interval: Interval, names: list[str]) -> pl.DataFrame:
+def _computed(
+    group: FeatureGroup, frames: Frames, interval: Interval, names: list[str], states: pl.DataFrame | None
+) -> pl.DataFrame:
     schema = stored_schema(group)
     match group.grain:
         case "event":
             rows = _event_rows(group, frames)
         case "entity":
-            rows = _entity_rows(group, frames, interval)
+            rows = _entity_rows(group, frames, interval, states)
         case "window":
             rows = _window_rows(group, frames, interval, names)
     kept = rows.filter(interval.keep(EVENT, boundary=group.every is not None))
@@ -223,52 +236,69 @@ def _event_rows(group: FeatureGroup, frames: Frames) -> pl.LazyFrame:
     return rows.unique(subset=[*group.keys, EVENT], keep="last", maintain_order=True)
 
 
-def _entity_rows(group: FeatureGroup, frames: Frames, interval: Interval) -> pl.LazyFrame:
-    """One row per emission moment of an entity, over the raw rows that it had by then.
+def _entity_rows(group: FeatureGroup, frames: Frames, interval: Interval, states: pl.DataFrame | None) -> pl.LazyFrame:
+    """One row per moment of an entity, over the raw rows that it had by then."""
+    batches = _batches(group, frames, interval, states)
+    if len(batches) > 1:
+        frames = {name: frame.collect().lazy() for name, frame in frames.items()}  # read once, not by each batch
+    return pl.concat([_at_moments(group, frames, due.lazy()).collect() for due in batches]).lazy()
 
-    Each round computes one moment per entity, so that ``prepare`` never sees a later row.
+
+def _at_moments(group: FeatureGroup, frames: Frames, due: pl.LazyFrame) -> pl.LazyFrame:
+    """The rows of one batch of moments."""
+    if group.prepare is None:
+        frame = prepared(group, frames).join(due, on=group.keys).filter(pl.col(first_time(group)) < pl.col(_UNTIL))
+    else:
+        by = scope_columns(group)
+        until, seen = due.select(*by, _UNTIL).unique(), {}
+        for name, origin in group.inputs.items():
+            past = frames[name].join(until, on=by).filter(pl.col(event_time(origin)) < pl.col(_UNTIL))
+            seen[name] = past.drop(_UNTIL)
+        frame = prepared(group, seen).join(due, on=group.keys)
+    return _evaluate(group, frame, [_MOMENT]).rename({_MOMENT: EVENT})
+
+
+def _batches(
+    group: FeatureGroup, frames: Frames, interval: Interval, states: pl.DataFrame | None
+) -> list[pl.DataFrame]:
+    """When entities have rows: keys, ``_moment``, ``_until`` (exclusive bound of raw rows seen); in batches.
+
+    In a batch there is one bound per key group, so that ``prepare`` never sees a later row; without
+    ``prepare`` there are as many moments as do not copy too many rows.
     """
-    moments = _moments(group, frames, interval)
-    rounds = moments.select(pl.col(_ROUND).max()).item()
-    if rounds is None:
-        return _evaluate(group, prepared(group, frames), []).head(0).with_columns(pl.lit(None, UTC_US).alias(EVENT))
-    results = []
-    for number in range(rounds + 1):
-        due = moments.lazy().filter(pl.col(_ROUND) == number)
-        until = due.select(*group.keys, _UNTIL)
-        seen = {
-            name: frames[name].join(until, on=group.keys).filter(pl.col(event_time(origin)) < pl.col(_UNTIL))
-            for name, origin in group.inputs.items()
-        }
-        limited = {name: frame.drop(_UNTIL) for name, frame in seen.items()}
-        moment = due.select(*group.keys, EVENT)
-        results.append(_evaluate(group, prepared(group, limited), []).join(moment, on=group.keys))
-    return pl.concat(results)
+    times = [frames[n].select(*group.keys, pl.col(event_time(o)).alias(_MOMENT)) for n, o in group.inputs.items()]
+    whole = pl.all_horizontal(pl.col(k).is_not_null() for k in group.keys)
+    events = pl.concat(times, how="vertical_relaxed").filter(whole).group_by(*group.keys, _MOMENT).len(_ROWS).collect()
+    due = _moments(group, events, interval)
+    if states is not None:
+        there = states.rename({EVENT: _MOMENT}).select(pl.col(c).cast(due.schema[c]) for c in due.columns)
+        due = pl.concat([due, there]).unique()
+    step = pl.duration(microseconds=0 if group.every is not None else 1)
+    rows = events.group_by(group.keys).agg(pl.col(_ROWS).sum().cast(pl.Int64))
+    due = due.join(rows, on=group.keys, how="left").with_columns((pl.col(_MOMENT) + step).alias(_UNTIL))
+    due = due.sort(*group.keys, _MOMENT)
+    if group.prepare is None:
+        batch = pl.col(_ROWS).cum_sum() // _COPIED
+    else:
+        batch = pl.col(_UNTIL).rank("dense").over(scope_columns(group)).cast(pl.Int64)
+    due = due.with_columns(batch.alias(_BATCH)).drop(_ROWS)
+    return due.partition_by(_BATCH, include_key=False) or [due.drop(_BATCH)]
 
 
-def _moments(group: FeatureGroup, frames: Frames, interval: Interval) -> pl.DataFrame:
-    """When entities emit: keys, event_timestamp, ``_until`` (exclusive bound of rows seen), ``_round``."""
-    times = [frames[n].select(*group.keys, pl.col(event_time(o)).alias(EVENT)) for n, o in group.inputs.items()]
-    events = (
-        pl.concat(times, how="vertical_relaxed")
-        .filter(pl.all_horizontal(pl.col(k).is_not_null() for k in group.keys))
-        .unique()
-    )
-    moment = pl.col(EVENT)
+def _moments(group: FeatureGroup, events: pl.DataFrame, interval: Interval) -> pl.DataFrame:
+    """The keys and ``_moment`` of emissions: boundaries after raw rows, or raw rows after which nothing came."""
+    moment = pl.col(_MOMENT)
     if group.settle is not None:
         quiet = pl.duration(microseconds=micros(group.settle))
-        following = moment.shift(-1).over(group.keys, order_by=EVENT)
+        following = moment.shift(-1).over(group.keys, order_by=_MOMENT)
         ends = (following.is_not_null() & (following - moment >= quiet)) | (
             following.is_null() & (pl.lit(interval.cutoff, UTC_US) - moment >= quiet)
         )
-        found = events.filter(ends).with_columns((moment + pl.duration(microseconds=1)).alias(_UNTIL))
+        found = events.filter(ends)
     else:
-        every = micros(group.every or "")
-        boundary = boundary_after(moment.dt.timestamp("us"), every).cast(UTC_US)
-        found = events.select(*group.keys, boundary.alias(EVENT)).unique().with_columns(moment.alias(_UNTIL))
-    found = found.filter(interval.keep(EVENT, boundary=group.every is not None))
-    order = (moment.rank("ordinal").over(group.keys) - 1).cast(pl.Int64)
-    return found.with_columns(order.alias(_ROUND)).collect()
+        boundary = boundary_after(moment.dt.timestamp("us"), micros(group.every or ""))
+        found = events.with_columns(boundary.cast(UTC_US).alias(_MOMENT))
+    return found.filter(interval.keep(_MOMENT, boundary=group.every is not None)).select(*group.keys, _MOMENT).unique()
 
 
 def _window_rows(group: FeatureGroup, frames: Frames, interval: Interval, names: list[str]) -> pl.LazyFrame:

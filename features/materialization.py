@@ -116,9 +116,10 @@ class Materializer:
         end = plan.stamp + TICK
         if plan.previous is None or any(a is None for a, v in plan.sources.values() if v is not None):
             return self._cut(group, inputs, plan, BEGINNING, end)
-        if group.grain == "entity":
-            return [(BEGINNING, end)]  # the entities touched, all they ever had
         start = self._first_change(group, inputs, plan)
+        if group.grain == "entity":
+            # Without a row that is gone, one up to `settle` before it is the last of its time.
+            return [(max(BEGINNING, start - duration(group.settle or "0s")), end)]
         if group.grain == "event" or start >= plan.previous:
             return self._cut(group, inputs, plan, start, end)
         # Apart, since up to the last run only entities with late rows have to be computed again.
@@ -128,6 +129,7 @@ class Materializer:
     def _first_change(self, group: FeatureGroup, inputs: dict[str, Input], plan: Plan) -> datetime:
         """The earliest moment to which a new commit, or a row that had to wait, can make a difference."""
         first, by = next(iter(inputs.values())), list(group.prepare_by)
+        by = [] if group.grain == "entity" else by  # there `prepare` never sees a later row
         keys = group.keys if group.grain == "window" and group.prepare is None else []  # what the run asks for next
         moments: list[Any] = [plan.previous]
         for name, item in inputs.items():

@@ -85,3 +85,9 @@ def boundary_rows(events: list[tuple[int, datetime, float]], every: timedelta, s
     """{(entity, boundary): values so far} at the boundary after each row, up to ``stamp``."""
     moments = {(e, next_boundary(t, every)) for e, t, _ in events}
     return {(e, b): [v for x, t, v in events if x == e and t < b] for e, b in moments if b <= stamp}
+
+
+def states_at(keys: set, events: list[tuple[int, datetime, float]], *, seen_at_moment: bool) -> dict:
+    """{(entity, moment): values so far} for the keys that have any, with those of the moment itself or without."""
+    found = {(e, m): [v for x, t, v in events if x == e and (t < m or (seen_at_moment and t == m))] for e, m in keys}
+    return {key: values for key, values in found.items() if values}
