@@ -140,7 +140,7 @@ class Computation:
             return None
         frames, scope = self._frames(group, table, inputs, plan, interval, scope)
         stood = states(group, table, interval, scope, pushed)
-        return Computed(compute(group, frames, interval, states=stood), frames, scope)
+        return Computed(compute(group, frames, interval, states=stood), scope)
 
     def _frames(
         self,

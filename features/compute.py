@@ -43,8 +43,8 @@ _UNTIL = "_until"
 _ROWS = "_rows"
 _BATCH = "_batch"
 _GROUP = "_key_group"
-_COPIED = 1_000_000
-"""About so many copies of raw rows, one for each moment that sees it, are in memory at once."""
+_COPIED = 30_000_000
+"""About so many values are made at once of copies of raw rows, one for each moment that sees it."""
 
 
 def input_dtypes(origin: Source | FeatureGroup) -> dict[str, DataType]:
@@ -278,7 +278,7 @@ def _batches(
     due = due.join(rows, on=group.keys, how="left").with_columns((pl.col(_MOMENT) + step).alias(_UNTIL))
     due = due.sort(*group.keys, _MOMENT)
     if group.prepare is None:
-        batch = pl.col(_ROWS).cum_sum() // _COPIED
+        batch = pl.col(_ROWS).cum_sum() * len(group.features) // _COPIED
     else:
         batch = pl.col(_UNTIL).rank("dense").over(scope_columns(group)).cast(pl.Int64)
     due = due.with_columns(batch.alias(_BATCH)).drop(_ROWS)

@@ -23,10 +23,9 @@ from features.times import duration, micros
 
 @dataclass(frozen=True)
 class Computed:
-    """The rows computed for an interval, the raw frames they came from and the scope they cover (None: all)."""
+    """The rows computed for an interval and the scope they cover (None: all)."""
 
     rows: pl.DataFrame
-    frames: Mapping[str, pl.LazyFrame]
     scope: pl.DataFrame | None
 
 
@@ -98,7 +97,7 @@ class WindowComputation:
             rows = found if rows is None else rows.join(found, on=[*group.keys, EVENT], how="left")
         assert rows is not None  # a group has features
         known = rows.with_columns(pl.col(EVENT).alias(ARRIVAL))
-        return Computed(known.select(*group.keys, EVENT, *group.feature_names, ARRIVAL), {}, scope)
+        return Computed(known.select(*group.keys, EVENT, *group.feature_names, ARRIVAL), scope)
 
     def _frames(
         self,
