@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
 from functools import cache
 
 import polars as pl
@@ -19,10 +18,11 @@ from features.feature_group import FeatureGroup
 from features.feature_rows import EVENT
 from features.inputs import ARRIVAL, SUPERSEDED, event_time, upstream_dtypes
 from features.intervals import Interval
+from features.known import STEP, any_late, known_at_step, known_times, lasting, of_step, steps, us
 from features.prepare import run_prepare
 from features.source import BOOKKEEPING, Source
 from features.stored_types import key_dtypes, stored_dtype, typed_value
-from features.times import UTC_US, from_micros, micros
+from features.times import UTC_US, micros
 from features.windows import (
     AT,
     KNOWN,
@@ -302,45 +302,61 @@ def _moments(group: FeatureGroup, events: pl.DataFrame, interval: Interval) -> p
 
 
 def _window_rows(group: FeatureGroup, frames: Frames, interval: Interval, names: list[str]) -> pl.LazyFrame:
-    """Per entity and boundary b the aggregates over [b - window, b), from raw rows.
-
-    A row counts from the first boundary b with arrival ≤ b + publish_delay. Where ``prepare`` may see
-    rows that were late or replaced, each boundary is computed from the rows as they were known then.
-    """
-    every = micros(group.every or "")
-    nothing = Interval(interval.end, interval.end, interval.cutoff)
-    moments = None if group.prepare is None else _moments_of_change(group, frames, interval)
-    if moments is None:
-        return _windows(group, prepared(group, frames), interval, names)
-    results = [_windows(group, prepared(group, frames), nothing, names)]
-    for boundary in moments:
-        moment = from_micros(boundary)
-        seen = {name: _known_by(group, frame, event_time(group.inputs[name]), moment) for name, frame in frames.items()}
-        only = Interval(from_micros(boundary - every), moment, interval.cutoff)
-        results.append(_windows(group, prepared(group, seen), only, names))
-    return pl.concat(results)
-
-
-def _windows(group: FeatureGroup, frame: pl.LazyFrame, interval: Interval, names: list[str]) -> pl.LazyFrame:
-    every = micros(group.every or "")
-    pieces = raw_pieces(group, frame)
+    """Per entity and boundary b the aggregates over [b - window, b), from raw rows."""
+    every, pieces = micros(group.every or ""), _pieces(group, frames, interval)
     wanted = [f for f in group.features if f.name in names]
-    members = [Member(f.name, micros(f.window or ""), f.expr, of_nothing(f, frame)) for f in wanted]
-    spans = sorted({micros(f.window or "") for f in group.features})
-    order = [*group.keys, *time_order(group, frame)]
-    moments = emissions(pieces, group.keys, spans, interval, every)
+    members = [Member(f.name, micros(f.window or ""), f.expr, of_nothing(f, pieces)) for f in wanted]
+    order = [*group.keys, *time_order(group, pieces)]
+    moments = emissions(pieces, group.keys, _spans(group), interval, every)
     rows = aggregated(moments, group.keys, members, lambda span: [placed(pieces, span, every)], interval, every, order)
     return rows.with_columns(pl.col(EVENT).alias(ARRIVAL))
+
+
+def _pieces(group: FeatureGroup, frames: Frames, interval: Interval) -> pl.LazyFrame:
+    """Prepared raw rows as pieces of windows (features.windows).
+
+    A row counts from the first boundary b with arrival ≤ b + publish_delay. Where ``prepare`` looks at other
+    rows, or may see some that were late or replaced, it is given what was known at each boundary.
+    """
+    whole = prepared(group, frames)
+    if group.prepare is not None:
+        # Where what it makes does not tell of which key group it is, all are prepared together.
+        by = list(group.prepare_by) if set(group.prepare_by) <= set(whole.collect_schema()) else []
+        times = known_times(group, frames, by)
+        if group.prepare_by or any_late(times):
+            return _as_known(group, frames, steps(group, times, by, interval), by)
+    return raw_pieces(group, whole)
+
+
+def _as_known(group: FeatureGroup, frames: Frames, due: Sequence[pl.DataFrame], by: list[str]) -> pl.LazyFrame:
+    """Pieces that ``prepare`` made, at each step, of what was known then."""
+    held = {name: frame.collect() for name, frame in frames.items()}  # read once, not at each step
+    longest, found = max(_spans(group)), []
+    for step in due:
+        made = prepared(group, known_at_step(group, held, step, by)).drop(ARRIVAL)
+        pieces = of_step(made, step, by).with_columns(us(first_time(group)).alias(AT)).collect()
+        if pieces[STEP].null_count():
+            raise InvalidInput(
+                f"feature group {group.name!r}: `prepare` changes values of {by}, within which it looks across rows "
+                f"(`prepare_by`): let it keep them as they are"
+            )
+        found.append(pieces.filter(pl.col(AT) + longest >= pl.col(KNOWN)))
+    return lasting(pl.concat(found))
+
+
+def _spans(group: FeatureGroup) -> list[int]:
+    """The windows of all features of a group (µs)."""
+    return sorted({micros(f.window or "") for f in group.features})
 
 
 def raw_pieces(group: FeatureGroup, frame: pl.LazyFrame) -> pl.LazyFrame:
     """Prepared raw rows as pieces of windows (features.windows)."""
     every, delay = micros(group.every or ""), micros(group.delay)
     at = pl.col(first_time(group)).dt.timestamp("us")
-    known = pl.max_horizontal(boundary_after(at, every), boundary_from(_us(ARRIVAL) - delay, every))
+    known = pl.max_horizontal(boundary_after(at, every), boundary_from(us(ARRIVAL) - delay, every))
     replaced: pl.Expr = pl.lit(None, pl.Int64)
     if SUPERSEDED in frame.collect_schema():
-        replaced = boundary_from(_us(SUPERSEDED) - delay, every)
+        replaced = boundary_from(us(SUPERSEDED) - delay, every)
     pieces = frame.with_columns(at.alias(AT), known.alias(KNOWN), replaced.alias(REPLACED))
     return pieces.filter(pl.col(REPLACED).is_null() | (pl.col(REPLACED) > pl.col(KNOWN)))
 
@@ -352,37 +368,3 @@ def time_order(group: FeatureGroup, frame: pl.LazyFrame) -> list[str]:
     read = dict.fromkeys(root for f in group.features for root in f.expr.meta.root_names())
     ties = keys or [c for c in read if c in there and not there[c].is_nested()]
     return list(dict.fromkeys([first_time(group), *ties]))
-
-
-def _moments_of_change(group: FeatureGroup, frames: Frames, interval: Interval) -> list[int] | None:
-    """The boundaries at which a raw row enters, leaves, becomes known or is replaced (µs).
-
-    None where every row was known when it happened and for good.
-    """
-    every, delay, found, odd = micros(group.every or ""), micros(group.delay), [], False
-    low, high = interval.boundaries(every)
-    for name, frame in frames.items():
-        at = pl.col(event_time(group.inputs[name])).dt.timestamp("us")
-        moments = {"first": boundary_after(at, every), "known": boundary_from(_us(ARRIVAL) - delay, every)}
-        if SUPERSEDED in frame.collect_schema():
-            moments["replaced"] = boundary_from(_us(SUPERSEDED) - delay, every)
-        spans = {micros(f.window or "") for f in group.features}
-        moments |= {f"left_{span}": boundary_after(at + span, every) for span in spans}
-        there = frame.select(expr.alias(column) for column, expr in moments.items()).collect()
-        odd = odd or bool((there["known"] > there["first"]).any())
-        odd = odd or ("replaced" in there.columns and there["replaced"].null_count() < there.height)
-        found.append(there.unpivot()["value"].unique())
-    return sorted(m for m in pl.concat(found).drop_nulls().unique() if low <= m <= high) if odd else None
-
-
-def _known_by(group: FeatureGroup, frame: pl.LazyFrame, time: str, boundary: datetime) -> pl.LazyFrame:
-    """The raw rows before a boundary as they were known at it."""
-    known = boundary + group.delay
-    seen = frame.filter((pl.col(time) < boundary) & (pl.col(ARRIVAL) <= known))
-    if SUPERSEDED in frame.collect_schema():
-        seen = seen.filter(pl.col(SUPERSEDED).is_null() | (pl.col(SUPERSEDED) > known)).drop(SUPERSEDED)
-    return seen
-
-
-def _us(column: str) -> pl.Expr:
-    return pl.col(column).dt.timestamp("us")
