@@ -128,8 +128,8 @@ class Materializer:
 
     def _first_change(self, group: FeatureGroup, inputs: dict[str, Input], plan: Plan) -> datetime:
         """The earliest moment to which a new commit, or a row that had to wait, can make a difference."""
-        first, by = next(iter(inputs.values())), list(group.prepare_by)
-        by = [] if group.grain == "entity" else by  # there `prepare` never sees a later row
+        first = next(iter(inputs.values()))
+        by = list(group.prepare_by) if group.grain == "event" else []  # in others `prepare` never sees a later row
         keys = group.keys if group.grain == "window" and group.prepare is None else []  # what the run asks for next
         moments: list[Any] = [plan.previous]
         for name, item in inputs.items():

@@ -64,8 +64,9 @@ def test_windows_see_whole_what_prepare_may_look_across(tmp_path, chunk_rows):
     home.write([(1, 1, 1.0, hours(20)), (2, 1, 1.0, hours(23))])
     home.store.materialize_incremental(one)
     home.now = hours(100)
-    home.write([(3, 1, 1.0, hours(48))])  # on the next day, it changes what was made of the day before
+    home.write([(3, 1, 1.0, hours(48))])  # on the next day, it changes nothing of the day before
     home.store.materialize_incremental(one)
     found = home.rows("sized").sort("event_timestamp")
     assert found["event_timestamp"].to_list() == [hours(24), hours(30), hours(54), hours(60)]
-    assert found["size"].to_list() == [3, None, 3, None]
+    assert found["size"].to_list() == [2, None, 3, None]
+    assert home.store.materialize(one, T0, hours(100)).rows == 0

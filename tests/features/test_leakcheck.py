@@ -24,6 +24,7 @@ live_payments = Source("payments", SCHEMA, "at", keys=["payment_id"], live_since
 disputes = Source("disputes", {"card_id": pl.Int64, "said_at": pl.Datetime("us", "UTC")}, "said_at")
 seen = [Feature("seen", pl.col("seen"))]
 BY_CARD = {"prepare_by": ["card_id"], "grain": "event"}
+EVERY_3H = {"grain": "window", "every": "3h"}
 
 
 def group(features=seen, source=payments, **options):
@@ -87,17 +88,20 @@ PLANTED = {
         group(prepare=last_only, **BY_CARD),
         "`prepare` keeps or drops a row by later ones",
     ),
-    "the mean of a whole day, in windows": (
-        group(
-            [Feature("seen", pl.col("seen").sum(), window="12h")],
-            prepare=mean_of_the_day,
-            prepare_by=["card_id"],
-            grain="window",
-            every="3h",
-        ),
+    "the mean of a whole day, in windows, and prepare_by left out": (
+        group([Feature("seen", pl.col("seen").sum(), window="12h")], prepare=mean_of_the_day, **EVERY_3H),
         "`prepare` makes column 'seen' from later rows",
     ),
 }
+
+
+@pytest.mark.parametrize("source", [payments, live_payments], ids=["history", "live"])
+def test_windows_with_prepare_by_cannot_look_ahead(tmp_path, source):
+    mean = [Feature("seen", pl.col("seen").sum(), window="12h")]
+    one = group(mean, source, prepare=mean_of_the_day, prepare_by=["card_id"], **EVERY_3H)
+    report = check(filled(tmp_path, [one], ROWS))
+    assert report.leaks == []
+    assert report.features[0].compared > 0
 
 
 @pytest.mark.parametrize("name", PLANTED)
