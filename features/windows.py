@@ -143,7 +143,7 @@ class _Blocks:
             pl.col(_FIRST) <= pl.col(_LAST)
         )
         if self.low == self.high:
-            there = pieces.join(moments, on=keys)
+            there = pieces.join(moments, on=keys, how="semi").with_columns(pl.lit(self.low, pl.Int64).alias(_BOUNDARY))
             return there if combined is None else there.select(*keys, _BOUNDARY, *combined)
         on, due, begin, end = list(keys), moments, pl.lit(self.low), pl.lit(self.high)
         if self._of(self.low) < self._of(self.high):
