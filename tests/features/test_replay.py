@@ -159,6 +159,9 @@ def check_return(folder, setting, before, after):
 
 def check_crash(folder, setting, schedule):
     """Whatever crashed, in the end all is as if it had not."""
+    if "deploy" in str(schedule):
+        # What a killed run left to do may be done by the next version: only a backfill makes all rows of one.
+        schedule = [*schedule, ("release",), everything]
     world = play(folder / "crashed", setting, schedule)
     check_real(world)
     undisturbed = [("tick", 0) if n in world.undone else action for n, action in enumerate(schedule)]
