@@ -253,11 +253,13 @@ class World:
     def crash(self, number, after, action):
         """An action that dies at a commit; a rollback or release is then begun again until it is done."""
         self.faults.crash(number, after=after)
+        written = list(self.records), list(self.versions), self.ingested
         try:
             self.perform(action)
         except Crash:
             if not any(step.startswith(_DECISIVE.get(action[0], "")) for step in self.faults.done or [""]):
                 self.undone.add(self.number)
+                self.records, self.versions, self.ingested = written
             self.close()
             self.open()
             if action[0] in ("rollback", "release", "deploy"):
