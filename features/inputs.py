@@ -82,9 +82,7 @@ class Input:
         if raw is None:
             added = {ARRIVAL: UTC_US, SUPERSEDED: UTC_US} if superseded else {ARRIVAL: UTC_US}
             return pl.LazyFrame(schema={**self.dtypes, **added})
-        if isinstance(self.origin, Source):
-            return self._records(self.origin, raw, scope, superseded)
-        return self._feature_rows(self.origin, raw, version, scope, superseded)
+        return self._standing(raw, version, scope, superseded)
 
     def replaced(
         self,
@@ -104,11 +102,7 @@ class Input:
         several = near.group_by(record).len().filter(pl.col("len") > 1).drop("len").collect()
         if several.is_empty():
             return None
-        raw = within(raw, several)
-        if isinstance(self.origin, Source):
-            rows = self._records(self.origin, raw, scope, superseded=True)
-        else:
-            rows = self._feature_rows(self.origin, raw, version, scope, superseded=True)
+        rows = self._standing(within(raw, several), version, scope, superseded=True)
         return rows.filter(pl.col(SUPERSEDED).is_not_null())
 
     def changes(self, after: int | None, through: int | None, columns: Sequence[str]) -> pl.DataFrame:
@@ -165,6 +159,14 @@ class Input:
         """Nulls for the columns that the source was given after the version: older rows have no value there."""
         there = self.store.source_columns(source.name, version)
         return [pl.lit(None, dtype).alias(c) for c, dtype in self.dtypes.items() if c not in there]
+
+    def _standing(
+        self, raw: pl.LazyFrame, version: int | None, scope: pl.DataFrame | None, superseded: bool
+    ) -> pl.LazyFrame:
+        """Of raw rows those that stand, or every version of their records; see ``scan``."""
+        if isinstance(self.origin, Source):
+            return self._records(self.origin, raw, scope, superseded)
+        return self._feature_rows(self.origin, raw, version, scope, superseded)
 
     def _records(self, source: Source, raw: pl.LazyFrame, scope: pl.DataFrame | None, superseded: bool) -> pl.LazyFrame:
         record = _record(source)

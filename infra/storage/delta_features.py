@@ -52,22 +52,25 @@ class DeltaFeatureTable:
 
     def state(self, version: int | None = None) -> TableState:
         """The state as of the newest commit, or as it was at a version."""
-        handle = self._table.handle()
-        assert handle is not None  # ensured in __init__
-        past = None if version in (None, handle.version()) else version
-        if past is None and self._newest is not None and self._newest.version == handle.version():
+        # Another thread's commit between two marks would make a state that never was, and it would be kept.
+        with self._table.held() as handle:
+            assert handle is not None  # ensured in __init__
+            if version is not None and version != handle.version():
+                return self._state(version, version)
+            if self._newest is None or self._newest.version != handle.version():
+                self._newest = self._state(handle.version(), None)
             return self._newest
+
+    def _state(self, version: int, past: int | None) -> TableState:
         stamp, through = self._table.reached("stamp", past), self._table.reached("through", past)
-        state = TableState(
-            version=handle.version() if past is None else past,
+        return TableState(
+            version=version,
             opened=max(self._table.reached("plan", past), 0),
             closed=max(self._table.reached("done", past), 0),
             stamp=from_micros(stamp) if stamp >= 0 else None,
             through=from_micros(through) if through >= 0 else None,
             epoch=max(self._table.reached("epoch", past), 0),
         )
-        self._newest = state if past is None else self._newest
-        return state
 
     def cursor(self, source: str) -> int | None:
         """The version of an input up to which its commits were taken in; None for never."""

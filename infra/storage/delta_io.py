@@ -120,6 +120,12 @@ class Table:
                 return None
             return self._handle
 
+    @contextmanager
+    def held(self) -> Iterator[DeltaTable | None]:
+        """The handle at its newest version, which no other thread moves meanwhile; None: no table."""
+        with self._lock:
+            yield self.handle()
+
     def version(self) -> int | None:
         """The newest version, or None while the table does not exist."""
         handle = self.handle()
