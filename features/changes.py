@@ -9,6 +9,7 @@ import polars as pl
 from features.compute import first_time, stored_schema
 from features.feature_group import FeatureGroup
 from features.feature_rows import AS_IF, CREATED, DELETED, EPOCH, EVENT, PLAN, differs, winners
+from features.frames import by_key_and_time
 from features.inputs import ARRIVAL
 from features.intervals import Interval
 from features.source import EVENT_DATE
@@ -123,9 +124,10 @@ def no_rows(group: FeatureGroup) -> pl.DataFrame:
 
 def stored(rows: pl.DataFrame, group: FeatureGroup, plan: Plan, epoch: int) -> pl.DataFrame:
     """Rows with their bookkeeping, sorted by entity and time so that statistics prune."""
-    return rows.with_columns(
+    dated = rows.with_columns(
         pl.lit(plan.stamp, UTC_US).alias(CREATED),
         pl.lit(plan.number, pl.Int64).alias(PLAN),
         pl.lit(epoch, pl.Int64).alias(EPOCH),
         pl.col(EVENT).dt.date().alias(EVENT_DATE),
-    ).sort([*group.keys, EVENT])
+    )
+    return by_key_and_time(dated, group.keys, EVENT)

@@ -307,7 +307,7 @@ def _window_rows(group: FeatureGroup, frames: Frames, interval: Interval, names:
     wanted = [f for f in group.features if f.name in names]
     members = [Member(f.name, micros(f.window or ""), f.expr, of_nothing(f, pieces)) for f in wanted]
     order = [*group.keys, *time_order(group, pieces)]
-    moments = emissions(pieces, group.keys, _spans(group), interval, every)
+    moments = emissions(pieces, group.keys, _spans(group), interval, every).collect(engine="streaming")
     rows = aggregated(moments, group.keys, members, lambda span: [placed(pieces, span, every)], interval, every, order)
     return rows.with_columns(pl.col(EVENT).alias(ARRIVAL))
 

@@ -1,4 +1,4 @@
-"""Frames as users hand them over, as Polars frames."""
+"""Frames: from what users hand over, and in order."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 import polars as pl
 
 from features.errors import InvalidInput
+
+_INT64 = 2**63
 
 
 class _ArrowStream:
@@ -43,3 +45,26 @@ def as_frame(data: Any, what: str = "entity rows") -> pl.DataFrame:
         return pl.DataFrame(data)
     except (TypeError, ValueError, pl.exceptions.PolarsError) as error:
         raise InvalidInput(f"{what} are a {type(data).__name__}: {remedy} ({error})") from error
+
+
+def by_key_and_time(frame: pl.DataFrame, keys: Sequence[str], time: str) -> pl.DataFrame:
+    """The frame sorted by its key columns, then by a time (µs); what is equal there stands in any order.
+
+    >>> frame = pl.DataFrame({"card_id": [2, 1, 1], "at": [1, 9, 5]}, schema_overrides={"at": pl.Datetime("us")})
+    >>> by_key_and_time(frame, ["card_id"], "at")["card_id"].to_list()
+    [1, 1, 2]
+    """
+    if len(keys) == 1 and frame.schema[keys[0]].is_integer() and not frame.is_empty():
+        # Sorting by one packed integer takes half the time of sorting by two columns.
+        (least, entities), (first, span) = reach(frame[keys[0]]), reach(frame[time])
+        if least >= -_INT64 and least + entities <= _INT64 and entities * span < _INT64:
+            number, offset = pl.col(keys[0]).cast(pl.Int64) - least, pl.col(time).to_physical() - first
+            return frame.sort(number * span + offset)
+    return frame.sort([*keys, time])
+
+
+def reach(values: pl.Series) -> tuple[int, int]:
+    """The least of some integers or moments, as an integer, and how many numbers they cover, both ends included."""
+    numbers = values.to_physical()
+    low, high = int(numbers.min() or 0), int(numbers.max() or 0)  # type: ignore[arg-type] # they are integers
+    return low, high - low + 1

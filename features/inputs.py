@@ -106,7 +106,7 @@ class Input:
         return rows.filter(pl.col(SUPERSEDED).is_not_null())
 
     def changes(self, after: int | None, through: int | None, columns: Sequence[str]) -> pl.DataFrame:
-        """The distinct values of columns in the rows that commits (after, through] added or replaced."""
+        """The values of columns in the rows that commits (after, through] added or replaced, some more than once."""
         if through is None or (after is not None and after >= through):
             return pl.DataFrame(schema={c: self.dtypes[c] for c in columns})
         if not isinstance(self.origin, Source):

@@ -19,6 +19,7 @@ import polars as pl
 
 from features.entity import DataType
 from features.feature_rows import DELETED, EVENT, ORDER
+from features.frames import by_key_and_time, reach
 from features.times import UTC_US
 
 AVAILABLE = "_available"
@@ -51,7 +52,7 @@ class Questions:
         entities = keys.drop_nulls().unique().sort(keys.columns).with_row_index(ENTITY)
         rows = keys.with_columns(moments.alias(MOMENT)).with_row_index(ROW)
         numbered = rows.join(entities, on=keys.columns).select(ENTITY, MOMENT, ROW)
-        return cls(entities, _by_entity(numbered, MOMENT), dict(keys.schema))
+        return cls(entities, by_key_and_time(numbered, [ENTITY], MOMENT), dict(keys.schema))
 
     @property
     def first(self) -> datetime:
@@ -91,12 +92,12 @@ class Questions:
         first, last = entities[ENTITY][0], entities[ENTITY][-1]
         start, end = self.asked[ENTITY].search_sorted(pl.Series([first, last + 1], dtype=pl.UInt32))
         theirs = rows.join(entities.lazy(), on=list(self.keys)).select(_SEARCHED).collect(engine="streaming")
-        low, span = _reach(self.asked[MOMENT])
+        low, span = reach(self.asked[MOMENT])
         return _search(self.asked.slice(start, end - start), theirs, first, low, span)
 
     def _buckets(self, rows: pl.LazyFrame, capacity: int) -> Iterator[pl.DataFrame]:
         """The entities in runs of which each has few enough rows for memory and few enough numbers for a key."""
-        widest = 2**62 // _reach(self.asked[MOMENT])[1]
+        widest = 2**62 // reach(self.asked[MOMENT])[1]
         load: pl.Expr = pl.lit(0)
         sized = self.entities
         if sized.height > 1 and rows.select(pl.len()).collect(engine="streaming").item() > capacity:
@@ -134,8 +135,8 @@ def _search(asked: pl.DataFrame, rows: pl.DataFrame, first: int, low: int, span:
 
 def _in_order(rows: pl.DataFrame) -> pl.DataFrame:
     """Rows sorted by entity and order."""
-    # Sorting by one packed integer takes half the time of sorting by four columns, and usually does it.
-    ranked = _by_entity(rows, EVENT)
+    # That sorts by one packed integer, in half the time of sorting by four columns, and usually does it.
+    ranked = by_key_and_time(rows, [ENTITY], EVENT)
     earlier = pl.any_horizontal(
         pl.all_horizontal(
             *(pl.col(same) == pl.col(same).shift(1) for same in [ENTITY, *ORDER[:place]]),
@@ -144,24 +145,6 @@ def _in_order(rows: pl.DataFrame) -> pl.DataFrame:
         for place, column in enumerate(ORDER)
     )
     return rows.sort(ENTITY, *ORDER) if ranked.select(earlier.any()).item() else ranked
-
-
-def _by_entity(frame: pl.DataFrame, time: str) -> pl.DataFrame:
-    """The frame sorted by entity and a time."""
-    if frame.is_empty():
-        return frame
-    low, span = _reach(frame[time])
-    numbers: Any = frame[ENTITY].max()
-    if (numbers + 1) * span >= 2**63:
-        return frame.sort(ENTITY, time)
-    return frame.sort(pl.col(ENTITY).cast(pl.Int64) * span + (pl.col(time).dt.timestamp("us") - low))
-
-
-def _reach(moments: pl.Series) -> tuple[int, int]:
-    """The first of some moments in µs since the epoch, and how many µs they cover, both ends included."""
-    values = moments.to_physical()
-    low, high = int(values.min() or 0), int(values.max() or 0)  # type: ignore[arg-type] # they are integers
-    return low, high - low + 1
 
 
 def near_keys(entities: pl.DataFrame) -> pl.Expr:

@@ -95,7 +95,7 @@ class FeatureTable(Protocol):
         """The stamp up to which pushes of a log are among the rows, now or at a version; None for none."""
 
     def changes(self, after: int | None, through: int, columns: Sequence[str]) -> pl.DataFrame:
-        """The distinct values of columns in rows that commits (after, through] added."""
+        """The values of columns in rows that commits (after, through] added, some more than once."""
 
     def days(self, version: int) -> pl.DataFrame:
         """About how many rows each event date has: event_date, rows; sorted."""
@@ -158,7 +158,7 @@ class OfflineStore(Protocol):
         """About how many rows each event date of a source has: event_date, rows; sorted."""
 
     def source_changes(self, name: str, after: int | None, through: int, columns: Sequence[str]) -> pl.DataFrame:
-        """The distinct values of columns in rows that commits (after, through] added or deleted."""
+        """The values of columns in rows that commits (after, through] added or deleted, some more than once."""
 
     def feature_table(self, table_id: str, columns: Mapping[str, DataType], keys: Sequence[str]) -> FeatureTable:
         """The table of a group's major version, created (or widened by new columns) when needed."""

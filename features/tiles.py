@@ -145,7 +145,7 @@ def undecomposed(group: FeatureGroup) -> dict[str, str]:
 
 
 def states(group: FeatureGroup, layout: TileLayout, frame: pl.LazyFrame) -> pl.DataFrame:
-    """Every state of the tiles that raw rows lie in: keys, TILE, KNOWN_FROM, ROWS and partials.
+    """Every state of the tiles that raw rows lie in: keys, TILE, KNOWN_FROM, ROWS, FOLLOWS and partials.
 
     ``frame`` has all prepared rows of these tiles, ARRIVAL and, where records may have been corrected
     since, SUPERSEDED.
@@ -164,7 +164,7 @@ def states(group: FeatureGroup, layout: TileLayout, frame: pl.LazyFrame) -> pl.D
     values = [expr.alias(name) for name, expr in layout.partials.items()]
     odd = (pl.col(KNOWN).min() != pl.col(KNOWN).max()) | pl.col(REPLACED).is_not_null().any()
     found = pieces.group_by(tile).agg(*values, pl.len().alias(ROWS), pl.col(KNOWN).min(), odd.alias(_ODD)).collect()
-    plain = found.filter(~pl.col(_ODD)).drop(_ODD)
+    plain = found.filter(~pl.col(_ODD)).drop(_ODD).with_columns(pl.lit(False).alias(FOLLOWS))
     if plain.height < found.height:
         several = _successive(pieces, found.filter(_ODD).select(tile), tile, values)
         plain = pl.concat([plain, several.select(plain.columns).cast(plain.schema)])
@@ -184,7 +184,8 @@ def _successive(pieces: pl.LazyFrame, tiles: pl.DataFrame, tile: list[str], valu
     then = there.join(moments, on=tile, maintain_order="left").filter(valid)
     known = then.group_by([*tile, "_moment"]).agg(*values, pl.len().alias(ROWS))
     every = moments.join(known, on=[*tile, "_moment"], how="left").with_columns(pl.col(ROWS).fill_null(0))
-    return every.rename({"_moment": KNOWN}).collect()
+    follows = (pl.col("_moment") > pl.col("_moment").min().over(tile)).alias(FOLLOWS)
+    return every.with_columns(follows).rename({"_moment": KNOWN}).collect()
 
 
 def _shaped(group: FeatureGroup, layout: TileLayout, found: pl.DataFrame) -> pl.DataFrame:
@@ -195,6 +196,7 @@ def _shaped(group: FeatureGroup, layout: TileLayout, found: pl.DataFrame) -> pl.
         pl.col(TILE).cast(UTC_US),
         pl.col(KNOWN).cast(UTC_US).alias(KNOWN_FROM),
         pl.col(ROWS).cast(pl.Int64),
+        pl.col(FOLLOWS),
         *(pl.col(name).cast(dtype) for name, dtype in layout.columns.items()),
     )
 
@@ -203,16 +205,15 @@ def changed_states(group: FeatureGroup, layout: TileLayout, fresh: pl.DataFrame,
     """The states to append: new ones, those that differ from what stands, and empty ones for those gone."""
     tile, key = [*group.keys, TILE], [*group.keys, TILE, KNOWN_FROM]
     content = [ROWS, *layout.columns]
-    first = pl.col(KNOWN_FROM) == pl.col(KNOWN_FROM).min().over(tile)
     if old.is_empty():
-        return fresh.with_columns((~first).alias(FOLLOWS))
+        return fresh
     stood = old.select(*key, *(pl.col(c).alias(f"{c}_old") for c in content))
     both = fresh.join(stood, on=key, how="left")
     # To the last bit: what differs little here may be all that a difference of two of them is.
     moved = pl.any_horizontal(pl.col(c).ne_missing(pl.col(f"{c}_old")) for c in content)
-    both = both.with_columns(first.alias("_first")).filter(pl.col(f"{ROWS}_old").is_null() | moved)
+    both = both.filter(pl.col(f"{ROWS}_old").is_null() | moved)
     seen = both.join(old.select(tile).unique().with_columns(pl.lit(True).alias("_seen")), on=tile, how="left")
-    follows = ~pl.col("_first") | pl.col("_seen").fill_null(value=False)
+    follows = pl.col(FOLLOWS) | pl.col("_seen").fill_null(value=False)
     rows = seen.select(*key, *content, follows.alias(FOLLOWS))
     gone = old.filter(pl.col(ROWS) > 0).join(fresh, on=key, how="anti")
     empty = [pl.lit(None, dtype).alias(name) for name, dtype in layout.columns.items()]
@@ -264,7 +265,7 @@ def from_tiles(
         return _with_blocks(pieces, blocks, span, layout.wide, every)
 
     moments = emissions(pieces, group.keys, spans, interval, every).collect(engine="streaming")
-    found = aggregated(moments.lazy(), group.keys, layout.members, inside, interval, every, block=layout.wide)
+    found = aggregated(moments, group.keys, layout.members, inside, interval, every, block=layout.wide)
     return found.with_columns(pl.col(m.name).cast(schema[m.name]) for m in layout.members).collect(engine="streaming")
 
 

@@ -13,6 +13,7 @@ from features.compute import prepared, translated
 from features.decomposition import TILE
 from features.feature_group import FeatureGroup
 from features.feature_rows import CREATED, PLAN
+from features.frames import by_key_and_time
 from features.inputs import Input
 from features.intervals import DAY, cut
 from features.source import EVENT_DATE
@@ -27,7 +28,7 @@ from features.tiles import (
     tile_layout,
     wide_layout,
 )
-from features.times import UTC_US, from_micros, micros, to_micros
+from features.times import TICK, UTC_US, from_micros, micros, to_micros
 
 _FOREVER = datetime(9999, 1, 1, tzinfo=UTC)  # tiles hold rows of the future too: boundaries do not reach them
 _NEWEST, _OLDEST = 4, 2  # tiles with rows on which `prepare` is tried
@@ -106,7 +107,7 @@ class Tiling:
         if layout.wide is None:
             return whole
         ends = _ends(layout, {micros(f.window or "") for f in group.features}, start, end)
-        parts = [table.scan(low.date(), high.date()).filter(_within(low, high)) for low, high in ends]
+        parts = [table.scan(low.date(), (high - TICK).date()).filter(_within(low, high)) for low, high in ends]
         middle = whole.filter(~pl.any_horizontal(_within(low, high) for low, high in ends))
         middle = middle.filter(pl.col(KNOWN_FROM) > start)
         late = middle.select(*group.keys, TILE).unique().collect()
@@ -201,7 +202,7 @@ class Tiling:
         stamped = rows.with_columns(
             pl.lit(plan.stamp, UTC_US).alias(CREATED), pl.lit(plan.number, pl.Int64).alias(PLAN)
         )
-        return stamped.sort([*group.keys, TILE, KNOWN_FROM])
+        return by_key_and_time(stamped, group.keys, TILE)
 
 
 def commutes(group: FeatureGroup, layout: TileLayout, item: Input, version: int) -> bool:
@@ -245,9 +246,16 @@ def _within(start: datetime, end: datetime) -> pl.Expr:
 
 
 def _ends(layout: TileLayout, spans: set[int], start: datetime, end: datetime) -> list[tuple[datetime, datetime]]:
-    """Where tiles begin that enter or leave windows at boundaries in (start, end], or lie there in a wide one."""
-    low, high, wide = to_micros(start) - layout.every, to_micros(end) + layout.every, layout.wide or 0
-    ranges = [(low - wide, high)] + [(low - span, high - span + wide) for span in spans if span >= wide]
+    """Where tiles begin that enter or leave windows at boundaries in (start, end], or lie there in a wide one.
+
+    At a boundary b these are the tiles of the wide one in which b lies and, for a window as long as a wide tile,
+    those of the one in which b - span lies.
+    """
+    every, wide = layout.every, layout.wide or 0
+    before, last = to_micros(start) // every * every, to_micros(end)  # the last boundary before the interval
+    short = max((span for span in spans if span < wide), default=0)
+    ranges = [(min((before + every) // wide * wide, before - short), last)]
+    ranges += [(before - span, -(-(last - span) // wide) * wide) for span in spans if span >= wide]
     merged: list[tuple[int, int]] = []
     for first, last in sorted((max(first, 0), max(last, 0)) for first, last in ranges):
         if merged and first <= merged[-1][1]:

@@ -132,7 +132,7 @@ class DeltaLake:
         return self.table(source_path(name)).days(version)
 
     def source_changes(self, name: str, after: int | None, through: int, columns: Sequence[str]) -> pl.DataFrame:
-        """The distinct values of columns in rows that commits (after, through] added or deleted."""
+        """The values of columns in rows that commits (after, through] added or deleted, some more than once."""
         return self.table(source_path(name)).changes(after, through, columns)
 
     def feature_table(self, table_id: str, columns: Mapping[str, DataType], keys: Sequence[str]) -> DeltaFeatureTable:

@@ -160,7 +160,7 @@ class DeltaFeatureTable:
         return from_micros(stamp) if stamp >= 0 else None
 
     def changes(self, after: int | None, through: int, columns: Sequence[str]) -> pl.DataFrame:
-        """The distinct values of columns in rows that commits (after, through] added."""
+        """The values of columns in rows that commits (after, through] added, some more than once."""
         return self._table.changes(after, through, columns).cast({c: self._columns[c] for c in columns})
 
     def days(self, version: int) -> pl.DataFrame:

@@ -311,7 +311,7 @@ class Table:
         return rows.group_by(EVENT_DATE).agg(pl.col("rows").sum()).sort(EVENT_DATE)
 
     def changes(self, after: int | None, through: int, columns: Sequence[str]) -> pl.DataFrame:
-        """The distinct values of columns in rows that commits (after, through] added or deleted."""
+        """The values of columns in rows that commits (after, through] added or deleted, some more than once."""
         if after is None:
             frame = self.scan(through)
             assert frame is not None  # a version was seen
@@ -319,7 +319,8 @@ class Table:
         if self._feed is None or self._feed[0] != (after, through) or not set(columns) <= set(self._feed[1].columns):
             self._feed = (after, through), self._changed(after, through, columns)
         # Planning a run and doing it ask for the same commits.
-        return self._feed[1].select(columns).unique()
+        feed = self._feed[1]
+        return feed.select(columns) if set(columns) == set(feed.columns) else feed.select(columns).unique()
 
     def _changed(self, after: int, through: int, columns: Sequence[str]) -> pl.DataFrame:
         handle = self.handle()
@@ -327,4 +328,4 @@ class Table:
             raise StorageError(f"{self.uri}: no commits after {after} through {through}")
         with translated(self.uri):
             feed = handle.load_cdf(starting_version=after + 1, ending_version=through, columns=list(columns))
-            return pl.DataFrame(feed.read_all()).select(columns).unique()
+            return pl.DataFrame(feed.read_all()).select(columns)

@@ -104,6 +104,7 @@ class _Spending:
 
     def month(self) -> None:
         """A month's clicks and one run at its end that emits its last boundary alone, as if it came day by day."""
+        self.store.apply()
         for day in range(DAYS):
             self.write(day)
         runs = self.store._runs  # the runs before it would take most of the time
