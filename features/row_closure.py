@@ -2,7 +2,9 @@
 
 A closure answers bit for bit what Polars answers over a column; what cannot be matched exactly does not
 compile, and ``uncompiled`` says why. A column has at least two rows: for one row alone Polars takes other
-kernels, whose last bits differ (``x / 3.7`` multiplies by the inverse in a column and divides in a row).
+kernels, whose last bits differ (``x / 3.7`` multiplies by the inverse in a column and divides in a row). It does so
+too where every row of a column takes the same literal of a ``when``, which no single row can know: such a number
+divided by another literal may differ in its last bit.
 """
 
 from __future__ import annotations

@@ -83,7 +83,8 @@ def numbers(draw, depth):
         others = [lambda a: a.fill_null(1), lambda a: a.fill_nan(0.5), lambda a: a**2, lambda a: a**3]
         return draw(one_of(*unary, *more, *casts, *others, lambda a: a.clip(0.5), lambda a: a.clip(upper_bound=4)))(x)
     if kind == 7:
-        return pl.when(draw(conditions(depth - 1))).then(x).otherwise(y)
+        # No literal here: where all rows take it, Polars goes on with one number, by other kernels.
+        return pl.when(draw(conditions(depth - 1))).then(x).otherwise(draw(numbers(draw(st.integers(0, depth - 1)))))
     if kind == 8:
         return draw(one_of(pl.min_horizontal, pl.max_horizontal, pl.coalesce))(x, y)
     return draw(spans())
