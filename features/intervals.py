@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 import polars as pl
 
-from features.times import from_micros, micros, to_micros
+from features.errors import InvalidInput
+from features.times import duration, from_micros, micros, to_micros
 
 DAY = timedelta(days=1)
 
@@ -36,6 +37,34 @@ class Interval:
         """The first and last boundary of the interval, in µs; none lies in it where first > last."""
         last = min(self.end, self.cutoff)
         return to_micros(self.start) // every * every + every, to_micros(last) // every * every
+
+
+def whole_days(text: str | None) -> timedelta | None:
+    """A duration of whole days; None for None.
+
+    >>> whole_days("36h")
+    Traceback (most recent call last):
+    features.errors.InvalidInput: chunk '36h' is not a number of whole days: write it like '1d' or '7d'
+    """
+    if text is None:
+        return None
+    span = duration(text)
+    if span < DAY or span % DAY:
+        raise InvalidInput(f"chunk {text!r} is not a number of whole days: write it like '1d' or '7d'")
+    return span
+
+
+def split(start: datetime, end: datetime, longest: timedelta) -> list[tuple[datetime, datetime]]:
+    """Split [start, end) so that no piece is longer than whole days ``longest``; the first one may be shorter.
+
+    >>> noon = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    >>> [str(first) for first, _ in split(noon, noon + 2 * DAY, DAY)]
+    ['2026-03-01 12:00:00+00:00', '2026-03-02 00:00:00+00:00', '2026-03-03 00:00:00+00:00']
+    """
+    midnight = datetime.combine(start.date(), datetime.min.time(), UTC)
+    count = -(-(end - midnight) // longest)
+    cuts = [start, *(midnight + longest * number for number in range(1, count))]
+    return list(zip(cuts, [*cuts[1:], end], strict=True))
 
 
 def cut(

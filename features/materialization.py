@@ -6,18 +6,19 @@ finds an open plan finishes it first (SEMANTICS.md §5).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import polars as pl
 
 from features.capacity import Capacity
 from features.computation import ChunkPreview, Computation
-from features.errors import InvalidInput
+from features.errors import ConcurrentRun, InvalidInput, StorageError
 from features.feature_group import FeatureGroup
 from features.inputs import Input
-from features.intervals import DAY, cut
+from features.intervals import DAY, cut, split
 from features.remarks import remarks
 from features.runs import Progress, Run, Runs
 from features.stores import FeatureTable, Plan
@@ -30,6 +31,9 @@ Chunk = tuple[datetime, datetime]
 
 _VERSION = "version"  # of the group, as a plan's detail
 
+_MANY = 10_000
+"""More chunks than anybody wants to wait for."""
+
 
 @dataclass(frozen=True)
 class Preview:
@@ -37,6 +41,31 @@ class Preview:
 
     chunks: list[ChunkPreview]
     note: str
+
+
+@dataclass(frozen=True)
+class Backfill:
+    """A backfill that is open: its plan's number and interval, its chunks [start, end) and those to be done.
+
+    It has no chunks where there is nothing to do; it is ``resumed`` where another runner left it open.
+    """
+
+    group: str
+    plan: int
+    interval: Chunk
+    chunks: Sequence[Chunk]
+    missing: Sequence[int]
+    note: str
+    resumed: bool = False
+
+
+@dataclass(frozen=True)
+class ChunkRun:
+    """A chunk that was done: its number, the rows appended, the table's version after it."""
+
+    chunk: int
+    rows: int
+    version: int
 
 
 class Materializer:
@@ -71,20 +100,70 @@ class Materializer:
         table = self._runs.table(group)
         finished = self._runs.settle(group, table, progress)
         plan, note = self._backfill(group, table, start, end)
-        (start, end), wait = (plan.chunks[0][0], plan.chunks[-1][1]), duration(group.settle or "0s")
-        done = plan.number - 1
-        if done and _covers(last := table.plan(done), plan, (start, end), end + wait):
-            return Run(group.name, last.number, finished, table.state().version, note)
+        if self._done(group, table, plan):
+            return Run(group.name, plan.number - 1, finished, table.state().version, note)
         run = self._runs.run(group, table, plan, progress)
         return replace(run, rows=run.rows + finished, note=note)
 
-    def preview(self, group: FeatureGroup, start: datetime, end: datetime) -> Preview:
+    def preview(self, group: FeatureGroup, start: datetime, end: datetime, longest: timedelta | None = None) -> Preview:
         """What a backfill would read and change, chunk by chunk; nothing is written."""
         table = self._runs.table(group)
-        plan, note = self._backfill(group, table, start, end)
+        plan, note = self._backfill(group, table, start, end, longest)
         return Preview(list(self._computation.preview(group, table, plan)), note)
 
-    def _backfill(self, group: FeatureGroup, table: FeatureTable, start: datetime, end: datetime) -> tuple[Plan, str]:
+    def open_backfill(
+        self, group: FeatureGroup, start: datetime, end: datetime, longest: timedelta | None = None
+    ) -> Backfill:
+        """Open a backfill, of which others do the chunks (``do_chunks``), or take up the one that is open.
+
+        Where the group's last run was this very backfill, nothing is left to do: it has no chunks.
+        """
+        table = self._runs.table(group)
+        plan, note = table.unfinished(), ""
+        resumed = plan is not None and plan.kind == "backfill"
+        if plan is None or not resumed:
+            self._runs.settle(group, table)
+            plan, note = self._backfill(group, table, start, end, longest)
+            if self._done(group, table, plan):
+                return Backfill(group.name, plan.number - 1, (start, end), [], [], note)
+            plan = self._runs.open(group, table, plan)
+        self._runs.writer(group, table, plan)  # what all chunks need
+        missing = [number for number in range(len(plan.chunks)) if not table.has_chunk(plan, number)]
+        interval = plan.chunks[0][0], plan.chunks[-1][1]
+        return Backfill(group.name, plan.number, interval, plan.chunks, missing, note, resumed)
+
+    def do_chunks(self, group: FeatureGroup, number: int, chunks: Sequence[int]) -> list[ChunkRun]:
+        """Do some chunks of the open backfill of that plan number; what is done already is left as it is."""
+        table = self._runs.table(group)
+        plan = table.unfinished()
+        if plan is None or plan.number != number:
+            raise ConcurrentRun(f"feature group {group.name!r}: plan {number} is no longer open; another run ended it")
+        write, done = self._runs.writer(group, table, plan), []
+        for chunk in chunks:
+            rows = write(chunk)
+            done.append(ChunkRun(chunk, rows, table.state().version))
+        return done
+
+    def close_backfill(self, group: FeatureGroup, number: int) -> Run:
+        """Close the open backfill of that plan number; StorageError while chunks of it are missing."""
+        table = self._runs.table(group)
+        plan = table.unfinished()
+        if plan is not None and plan.number == number:
+            if missing := [n for n in range(len(plan.chunks)) if not table.has_chunk(plan, n)]:
+                raise StorageError(
+                    f"feature group {group.name!r}: {len(missing)} chunk(s) of plan {number} are missing"
+                )
+            self._runs.close(table, plan)
+        return Run(group.name, number, 0, table.state().version)
+
+    def _backfill(
+        self,
+        group: FeatureGroup,
+        table: FeatureTable,
+        start: datetime,
+        end: datetime,
+        longest: timedelta | None = None,
+    ) -> tuple[Plan, str]:
         """The plan of a backfill, and what should be said of it."""
         state = self._runs.state(group, table)
         stamp, details = self._runs.stamp(state, group), {_VERSION: group.version, ROOM: self._capacity.rows_of(group)}
@@ -97,8 +176,18 @@ class Materializer:
         inputs = self._computation.inputs(group)
         spans = {name: (None, item.version()) for name, item in inputs.items()}
         plan = Plan(state.opened + 1, "backfill", stamp, state.through, spans, [], details)
-        plan = replace(plan, chunks=self._cut(group, inputs, plan, start, until))
+        pieces = [(start, until)] if longest is None else split(start, until, longest)
+        if len(pieces) > _MANY:
+            raise InvalidInput(f"backfill of {group.name!r}: that makes {len(pieces):,} chunks: take longer ones")
+        chunks = [chunk for piece in pieces for chunk in self._cut(group, inputs, plan, *piece)]
+        plan = replace(plan, chunks=chunks)
         return plan, remarks(group, inputs, plan, end)
+
+    def _done(self, group: FeatureGroup, table: FeatureTable, plan: Plan) -> bool:
+        """Whether the group's last run was this very backfill."""
+        (start, end), wait = (plan.chunks[0][0], plan.chunks[-1][1]), duration(group.settle or "0s")
+        done = plan.number - 1
+        return done > 0 and _covers(table.plan(done), plan, (start, end), end + wait)
 
     def _due(self, group: FeatureGroup, inputs: dict[str, Input], plan: Plan) -> bool:
         """Whether an incremental run can find anything: a new commit, or rows that time made due."""

@@ -140,6 +140,12 @@ class Runs:
 
     def run(self, group: FeatureGroup, table: FeatureTable, plan: Plan, progress: Progress | None = None) -> Run:
         """Open a plan, do its chunks, close it."""
+        plan = self.open(group, table, plan)
+        rows = self._do(group, table, plan, progress)
+        return Run(group.name, plan.number, rows, table.state().version)
+
+    def open(self, group: FeatureGroup, table: FeatureTable, plan: Plan) -> Plan:
+        """Open a plan; returned as it was opened, since pushes may have taken its number."""
         if self._check is not None and plan.kind in COMPUTED:
             # After the plan got its number: a rollback that came in between has taken that number or is seen here.
             self._check(group)
@@ -150,22 +156,24 @@ class Runs:
                 raise
             # Pushes were taken in meanwhile: that changes the plan's number and nothing else of it.
             self.settle(group, table)
-            return self.run(group, table, replace(plan, number=self.state(group, table).opened + 1), progress)
-        rows = self._do(group, table, plan, progress)
-        return Run(group.name, plan.number, rows, table.state().version)
+            return self.open(group, table, replace(plan, number=self.state(group, table).opened + 1))
+        return plan
 
     def abandon(self, table: FeatureTable, plan: Plan) -> None:
         """Close an open plan with what it wrote; what it was to take in is still to be taken in."""
         table.close_plan(replace(plan, kind="abandoned"), {})
 
-    def _do(self, group: FeatureGroup, table: FeatureTable, plan: Plan, progress: Progress | None) -> int:
-        """The chunks of an open plan that are missing, then its close; how many rows were appended."""
+    def writer(self, group: FeatureGroup, table: FeatureTable, plan: Plan) -> Callable[[int], int]:
+        """Get ready for the chunks of an open plan: what is returned does one by its number, exactly once.
+
+        It returns how many rows it appended. What all chunks need, such as tiles, is written before it returns.
+        """
         if plan.kind not in self._works:
             raise StorageError(
                 f"feature group {group.name!r}: plan {plan.number} ({plan.kind}) was left open, and this store cannot "
                 f"finish it: run `featurefab fold` where it was opened"
             )
-        rows_of, appended = self._works[plan.kind].start(group, table, plan), 0
+        rows_of = self._works[plan.kind].start(group, table, plan)
 
         def chunk(number: int) -> int:
             if table.has_chunk(plan, number):
@@ -173,6 +181,16 @@ class Runs:
             rows = rows_of(number)
             return rows.height if table.append(plan, number, rows) else 0
 
+        return chunk
+
+    def close(self, table: FeatureTable, plan: Plan) -> None:
+        """Close an open plan of which every chunk is done."""
+        moved = {name: version for name, (_, version) in plan.sources.items() if version is not None}
+        table.close_plan(plan, moved if plan.kind == "incremental" else {})
+
+    def _do(self, group: FeatureGroup, table: FeatureTable, plan: Plan, progress: Progress | None) -> int:
+        """The chunks of an open plan that are missing, then its close; how many rows were appended."""
+        chunk, appended = self.writer(group, table, plan), 0
         # The chunks of a backfill are independent of each other: each looks at its own interval of the table.
         workers = self._parallel if plan.kind == "backfill" else 1
         with ThreadPoolExecutor(workers) as pool:
@@ -181,6 +199,5 @@ class Runs:
                 appended += rows
                 if progress is not None:
                     progress(done, len(plan.chunks))
-        moved = {name: version for name, (_, version) in plan.sources.items() if version is not None}
-        table.close_plan(plan, moved if plan.kind == "incremental" else {})
+        self.close(table, plan)
         return appended

@@ -22,8 +22,9 @@ from features.feature_rows import DELETED, EVENT, PLAN, winners
 from features.feature_service import FeatureService
 from features.folding import Folding
 from features.frames import as_frame
+from features.intervals import whole_days
 from features.lineage import Lineage, lineage
-from features.materialization import Materializer, Preview
+from features.materialization import Backfill, ChunkRun, Materializer, Preview
 from features.online import OnlineResponse, OnlineRetrieval
 from features.point_in_time import History, Limits
 from features.push import Push, Pusher, RowCheck, check_ranges
@@ -136,11 +137,50 @@ class FeatureStore:
         with _readable(known):
             return self._materializer.backfill(known, as_utc(start), as_utc(end), progress)
 
-    def preview(self, group: FeatureGroup | str, start: datetime | date | str, end: datetime | date | str) -> Preview:
-        """What a backfill of [start, end) would read and change, chunk by chunk; nothing is written."""
+    def preview(
+        self,
+        group: FeatureGroup | str,
+        start: datetime | date | str,
+        end: datetime | date | str,
+        chunk: str | None = None,
+    ) -> Preview:
+        """What a backfill of [start, end) would read and change, chunk by chunk; nothing is written.
+
+        ``chunk`` is the longest that one may be, in whole days like "7d"; None leaves it to the memory setting.
+        """
         known = self.versions.computing(group)
         with _readable(known):
-            return self._materializer.preview(known, as_utc(start), as_utc(end))
+            return self._materializer.preview(known, as_utc(start), as_utc(end), whole_days(chunk))
+
+    def open_backfill(
+        self,
+        group: FeatureGroup | str,
+        start: datetime | date | str,
+        end: datetime | date | str,
+        chunk: str | None = None,
+    ) -> Backfill:
+        """Begin what ``materialize`` does, for others to do its chunks; a backfill that is open is taken up instead.
+
+        Its ``interval`` says whether it is the one that was asked for. ``chunk``: see ``preview``.
+        """
+        known = self.versions.computing(group)
+        with _readable(known):
+            return self._materializer.open_backfill(known, as_utc(start), as_utc(end), whole_days(chunk))
+
+    def do_chunks(self, group: FeatureGroup | str, plan: int, chunks: Sequence[int]) -> list[ChunkRun]:
+        """Do chunks of an open backfill by their numbers, each exactly once, whoever else does the others.
+
+        Raises ConcurrentRun where that plan is no longer open.
+        """
+        known = self.versions.computing(group)
+        with _readable(known):
+            return self._materializer.do_chunks(known, plan, chunks)
+
+    def close_backfill(self, group: FeatureGroup | str, plan: int) -> Run:
+        """End an open backfill of which every chunk is done; StorageError where some are not."""
+        known = self.versions.computing(group)
+        with _readable(known):
+            return self._materializer.close_backfill(known, plan)
 
     def materialize_incremental(self, group: FeatureGroup | str, progress: Progress | None = None) -> Run:
         """The live path: emit what new source commits and the passing of time made necessary.

@@ -1,31 +1,122 @@
-"""The backfill flow: a half-open interval of event time, of some or all feature groups."""
+"""The backfill flow: a half-open interval of event time, of one or all feature groups."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
+from typing import Annotated
 
-from prefect import flow
+from prefect import flow, get_run_logger
+from prefect.futures import as_completed
+from prefect.runtime import flow_run
+from pydantic import Field
 
+from features.materialization import Backfill
 from features.times import as_utc
+from flows.backfill_page import BackfillPage, show_preview
 from flows.choice import chosen
 from flows.moment import moment_of
-from flows.tasks import Facts, backfill_group
-from infra.settings import load_settings
-from infra.wiring import load_registry
+from flows.runners import task_runner
+from flows.tasks import Facts, backfill_chunks
+from infra.turns import turn
+from infra.wiring import Platform, fixed_clock, open_platform
+
+_TASKS_PER_WORKER = 8
+"""Each task opens the home anew: few chunks are lost with one, and they are many for the time that takes."""
+
+AtLeastOne = Annotated[int, Field(ge=1)]
 
 
-@flow(name="backfill", flow_run_name="backfill {start:%Y-%m-%d} to {end:%Y-%m-%d}")
+def _name() -> str:
+    """How a run is called: what of which days."""
+    asked = flow_run.parameters
+    days = f"{asked['start']:%Y-%m-%d} to {asked['end']:%Y-%m-%d}"
+    return f"{'dry run of ' if asked['dry_run'] else ''}backfill {asked['group'] or 'all groups'} {days}"
+
+
+@flow(name="backfill", flow_run_name=_name)
 def backfill(
-    start: datetime, end: datetime, groups: list[str] | None = None, now: datetime | None = None
+    start: datetime,
+    end: datetime,
+    group: str | None = None,
+    chunk_days: AtLeastOne | None = None,
+    parallel: AtLeastOne | None = None,
+    dry_run: bool = False,
+    reason: str = "",
+    now: datetime | None = None,
 ) -> list[Facts]:
-    """Emit the rows that the schedule would have emitted in [start, end).
+    """Compute anew the rows that the schedule would have emitted in [start, end).
+
+    What is done stays done: after a cancel or a crash, the next backfill of the group goes on where this one
+    stopped. Two backfills of one group come one after the other.
 
     Args:
         start: The first moment, UTC.
         end: The moment after the last one, UTC; a future end is cut to the present.
-        groups: The feature groups; empty for all.
+        group: The feature group; empty for all, one after the other.
+        chunk_days: The longest interval that is computed and committed at once, in days; empty to let the memory
+            setting decide.
+        parallel: How many chunks are computed at once; empty for the setting.
+        dry_run: Only show what each chunk would read and change.
+        reason: Why it is done, for whoever reads it later.
         now: The moment the run counts as; empty for the present.
     """
-    registry = load_registry(load_settings().registry)
-    moment = moment_of(now)
-    return [backfill_group(name, as_utc(start), as_utc(end), moment) for name in chosen(registry, groups)]
+    first, last = as_utc(start), as_utc(end)
+    chunk = None if chunk_days is None else f"{chunk_days}d"
+    with open_platform(clock=fixed_clock(moment_of(now)), parallel=parallel) as platform:
+        names = chosen(platform.store.registry, [group] if group else None)
+        if dry_run:
+            return [show_preview(name, platform.store.preview(name, first, last, chunk), reason) for name in names]
+        return [_group(platform, name, (first, last), chunk, reason) for name in names]
+
+
+def _group(
+    platform: Platform,
+    name: str,
+    interval: tuple[datetime, datetime],
+    chunk: str | None,
+    reason: str,
+) -> Facts:
+    """One group's backfill, when its turn has come; before it, the one that was left open."""
+    log, store = get_run_logger(), platform.store
+    known = store.registry.group(name)
+    if why := store.versions.resting(known):
+        log.warning("feature group %s is passed over: %s", name, why)
+        return {"group": name, "rows": 0, "skipped": why}
+    with turn(
+        platform.settings.turns,
+        known.table_id.replace("/", "-"),
+        flow_run.name or "a backfill",
+        waiting=lambda who: log.info("feature group %s: waits for its turn after %s", name, who),
+    ):
+        rows, resumed = 0, True
+        while resumed:
+            opened = store.open_backfill(name, *interval, chunk)
+            rows += _chunks(platform, opened, reason)
+            run, resumed = store.close_backfill(name, opened.plan), opened.resumed
+    if opened.note:
+        log.warning("feature group %s: %s", name, opened.note)
+    facts: Facts = {"group": name, "rows": rows, "chunks": len(opened.chunks), "delta_version": run.version}
+    return facts | ({"note": opened.note} if opened.note else {})
+
+
+def _chunks(platform: Platform, opened: Backfill, reason: str) -> int:
+    """Do the chunks that are missing, and show how it goes; how many rows were appended."""
+    page = BackfillPage(opened, reason)
+    if not opened.missing:
+        return 0
+    now, workers = platform.store.now(), platform.settings.parallel
+    with task_runner(platform.settings, workers) as runner:
+        tasks = [
+            runner.submit(backfill_chunks, {"group": opened.group, "plan": opened.plan, "chunks": part, "now": now})
+            for part in _parts(opened.missing, workers * _TASKS_PER_WORKER)
+        ]
+        for task in as_completed(tasks):
+            page.add(task.result())
+    return page.rows
+
+
+def _parts(numbers: Sequence[int], count: int) -> list[list[int]]:
+    """Numbers in order, in at most so many parts of about the same length."""
+    length = -(-len(numbers) // count)
+    return [list(numbers[start : start + length]) for start in range(0, len(numbers), length)]

@@ -146,6 +146,23 @@ def nightly(
         body(landing, json=json)
 
 
+@app.command()
+def up(
+    only: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="prefect, mlflow or runner; repeatable; none for all."),
+    ] = None,
+    port_prefect: Annotated[int, typer.Option(help="Where Prefect's server and UI listen.")] = 4200,
+    port_mlflow: Annotated[int, typer.Option(help="Where MLflow's server and UI listen.")] = 5000,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Run everything that runs all the time: Prefect with its UI, the schedules, MLflow; until Ctrl-C."""
+    from flows.commands.up import up as body
+
+    body(only or [], port_prefect, port_mlflow, home=home, json=json)
+
+
 @app.command("get-online")
 def get_online(
     features: Annotated[list[str], typer.Argument(help="References (group:feature) or one feature service.")],

@@ -11,13 +11,10 @@ from inspect import getdoc
 from typing import Any
 
 from prefect import Flow
-from prefect import serve as serve_deployments
 from prefect.deployments.runner import RunnerDeployment
 from prefect.schedules import Cron
-from prefect.settings import temporary_settings
 from prefect.types.entrypoint import EntrypointType
 
-from features.errors import SettingsError
 from features.registry import Registry
 from flows.backfill import backfill
 from flows.ingest import ingest
@@ -26,7 +23,6 @@ from flows.materialize import materialize
 from flows.monitor import monitor
 from flows.nightly import nightly
 from flows.parity import parity
-from flows.runtime import require_server
 from flows.sync import sync, warm_up
 from flows.train import train
 from infra.settings import Settings
@@ -64,23 +60,16 @@ def deployments(settings: Settings, registry: Registry | None = None) -> list[Ru
         for group in known.in_order()
         if group.schedule is not None
     ]
-    return [*scheduled, *(_deployment(by_hand) for by_hand in _BY_HAND), *groups]
+    return [*scheduled, *(_listing(_deployment(by_hand), known) for by_hand in _BY_HAND), *groups]
 
 
-def serve(settings: Settings) -> None:
-    """Register all deployments with the Prefect server of the settings and run what falls due, until stopped.
-
-    Enter ``flows.runtime.prefect_runtime`` before: it leads the runs, which are processes of their own, to
-    the home. When this ends, the schedules pause. Raises SettingsError without a server at
-    ``prefect_api_url``: the private one of a command starts no scheduled run.
-    """
-    if settings.prefect_api_url is None:
-        raise SettingsError(
-            "setting 'prefect_api_url' is not set: schedules need a Prefect server that runs all the time"
-        )
-    require_server(settings.prefect_api_url)
-    with temporary_settings({"api.url": settings.prefect_api_url}):
-        serve_deployments(*deployments(settings))
+def _listing(deployment: RunnerDeployment, registry: Registry) -> RunnerDeployment:
+    """A deployment whose form lists the feature groups where it asks for one."""
+    form = deployment._parameter_openapi_schema  # noqa: SLF001 - Prefect reads it off the signature alone
+    if (field := form.properties.get("group")) is not None:
+        names = [registry.name_of(group) for group in registry.in_order()]
+        field["anyOf"] = [{"type": "string", "enum": names}, {"type": "null"}]
+    return deployment
 
 
 def _deployment(

@@ -5,6 +5,8 @@ A task's result is plain data that a person or a summary can read.
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
@@ -64,16 +66,14 @@ def materialize_group(group: str, now: datetime) -> Facts:
     return {"group": group, "rows": run.rows, "delta_version": run.version}
 
 
-@task(name="backfill group", task_run_name="backfill {group}")
-def backfill_group(group: str, start: datetime, end: datetime, now: datetime) -> Facts:
-    """Materialize [start, end) of a group, unless a rollback holds the group or it is retired."""
+@task(name="backfill chunks", task_run_name="{group} from chunk {chunks[0]} on")
+def backfill_chunks(group: str, plan: int, chunks: Sequence[int], now: datetime) -> list[Facts]:
+    """Do some chunks of an open backfill: each is one commit, done once whoever tries."""
+    began = time.monotonic()
     with _home(now) as platform:
-        if why := _resting(platform, group):
-            return {"group": group, "rows": 0, "skipped": why}
-        run = platform.store.materialize(group, start, end)
-    if run.note:
-        get_run_logger().warning("feature group %s: %s", group, run.note)
-    return {"group": group, "rows": run.rows, "delta_version": run.version} | ({"note": run.note} if run.note else {})
+        done = platform.store.do_chunks(group, plan, chunks)
+    shared = {"process": os.getpid(), "seconds": (time.monotonic() - began) / len(done)}
+    return [asdict(chunk) | shared for chunk in done]
 
 
 @task(name="sync group", task_run_name="sync {group}", retries=1, retry_delay_seconds=2)

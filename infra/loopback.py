@@ -8,6 +8,7 @@ of a pipe from its parent: when the parent ends, however it ends, the pipe close
 from __future__ import annotations
 
 import http.client
+import http.server
 import os
 import signal
 import socket
@@ -29,27 +30,34 @@ _STOP_SECONDS = 5.0
 class LoopbackServer:
     """The parent's side: start a module as a server, wait until it answers, stop it.
 
-    ``module`` is run as ``python -m module FD`` and calls ``serve``. What it prints goes to ``log``.
+    ``module`` is run as ``python -m module FD`` and calls ``serve``, or ``end_with_parent`` and
+    ``answer_health``. What it prints goes to ``log``. It listens at a free port, or at ``listener``, which stays
+    open here: while the server is started anew, requests wait.
     A context manager: entering starts the server without waiting for it, leaving stops it.
     """
 
-    def __init__(self, module: str, log: Path) -> None:
+    def __init__(self, module: str, log: Path, listener: socket.socket | None = None) -> None:
         self._log = log
-        listener = socket.create_server((LOOPBACK, 0))
+        self._stopped = False
+        own = listener is None
+        listener = listener or socket.create_server((LOOPBACK, 0))
         self.port: int = listener.getsockname()[1]
         log.parent.mkdir(parents=True, exist_ok=True)
         # -P: a folder called features in the working folder must not shadow the package.
         command = [sys.executable, "-P", "-m", module, str(listener.fileno())]
-        # From here on only the child listens: if it dies, requests fail instead of waiting for ever.
-        with listener, log.open("wb") as output:
-            self._process = subprocess.Popen(  # noqa: S603 - our own module, no shell
-                command,
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                pass_fds=[listener.fileno()],
-                start_new_session=True,
-            )
+        try:
+            with log.open("wb") as output:
+                self._process = subprocess.Popen(  # noqa: S603 - our own module, no shell
+                    command,
+                    stdin=subprocess.PIPE,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    pass_fds=[listener.fileno()],
+                    start_new_session=True,
+                )
+        finally:
+            if own:  # from here on only the child listens: if it dies, requests fail instead of waiting for ever
+                listener.close()
 
     def __enter__(self) -> Self:
         return self
@@ -69,6 +77,15 @@ class LoopbackServer:
         """The child's process id, also the id of its process group."""
         return self._process.pid
 
+    @property
+    def ended(self) -> str | None:
+        """How the child ended by itself, with its last words; None while it runs."""
+        code = self._process.poll()
+        if code is None:
+            return None
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        return f"{how}{self._last_words()}"
+
     def wait_until_healthy(self, path: str, timeout: float = 60.0) -> None:
         """Return once GET ``path`` answers 200; FeatureFabError after ``timeout`` seconds or a crash.
 
@@ -87,8 +104,9 @@ class LoopbackServer:
 
     def stop(self) -> None:
         """End the whole process group; kill what does not end in time. Does nothing the second time."""
-        if self._process.returncode is not None:
+        if self._stopped:
             return
+        self._stopped = True
         self._signal(signal.SIGTERM)
         try:
             self._process.wait(_STOP_SECONDS)
@@ -105,23 +123,49 @@ class LoopbackServer:
             os.killpg(self._process.pid, number)
 
     def _what_happened(self) -> str:
+        return f"the server at {self.url} did not start{self._last_words()}; see {self._log}"
+
+    def _last_words(self) -> str:
         lines = self._log.read_text("utf-8", errors="replace").strip().splitlines()
-        last = f" (it says: {lines[-1].strip()})" if lines else ""
-        return f"the server at {self.url} did not start{last}; see {self._log}"
+        return f" (it says: {lines[-1].strip()})" if lines else ""
 
 
 def serve(app: Any, arguments: Sequence[str]) -> None:
     """The child's side: serve an ASGI application on the inherited socket until the parent is gone."""
     import uvicorn  # noqa: PLC0415 - only the child pays for it
 
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     config = uvicorn.Config(app, log_level="error", access_log=False, lifespan="on")
     with socket.socket(fileno=int(arguments[0])) as listener:
         uvicorn.Server(config).run(sockets=[listener])
 
 
+def answer_health(arguments: Sequence[str]) -> None:
+    """The child's side of what serves nothing else: from now on each GET on the inherited socket answers 200."""
+    server = http.server.HTTPServer((LOOPBACK, 0), _Healthy, bind_and_activate=False)
+    server.socket.close()
+    server.socket = socket.socket(fileno=int(arguments[0]))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+
+
+class _Healthy(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(http.client.OK)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Nothing: health is asked for often."""
+
+
+def end_with_parent() -> None:
+    """The child's side: end this process, and all that it starts, when the parent is gone."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
 def _end_with_parent() -> None:
     sys.stdin.buffer.read()  # returns when the parent's end of the pipe closes
-    os.kill(os.getpid(), signal.SIGTERM)
+    own = os.getpgrp()  # the parent made this process the leader of a group of its own
+    os.killpg(own, signal.SIGTERM)
     threading.Event().wait(_STOP_SECONDS)
-    os._exit(1)
+    os.killpg(own, signal.SIGKILL)

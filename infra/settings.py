@@ -114,6 +114,9 @@ class Settings(BaseSettings):
     parallel: PositiveInt = 1
     """How many chunks of a backfill are computed at once, each with its share of the memory."""
 
+    task_runner: Literal["threads", "dask", "ray"] = "threads"
+    """What computes the chunks of backfills: threads, or processes of a local Dask or Ray (extras of the package)."""
+
     retention_days: PositiveInt = 30
     """How many days the ``maintain`` flow leaves table files that no version in use needs."""
 
@@ -192,6 +195,16 @@ class Settings(BaseSettings):
         return self.home / "reports"
 
     @property
+    def turns(self) -> Path:
+        """The folder of the locks by which one run at a time works on a group."""
+        return self.home / "turns"
+
+    @property
+    def logs(self) -> Path:
+        """The folder of what the servers of ``featurefab up`` print."""
+        return self.home / "logs"
+
+    @property
     def landing(self) -> Path:
         """The folder where simulated files arrive."""
         return self.home / "landing"
@@ -242,7 +255,7 @@ def isolated_environment(settings: Settings) -> dict[str, str]:
         "XDG_STATE_HOME": str(cache / "state"),
     }
     if settings.prefect_api_url is not None:
-        names["PREFECT_API_URL"] = settings.prefect_api_url
+        names["PREFECT_API_URL"] = names[f"{PREFIX}PREFECT_API_URL"] = settings.prefect_api_url
     return names
 
 

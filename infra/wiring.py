@@ -62,10 +62,16 @@ def connect(
 
 
 def open_platform(
-    registry: Registry | str | None = None, home: Path | str | None = None, clock: Clock | None = None
+    registry: Registry | str | None = None,
+    home: Path | str | None = None,
+    clock: Clock | None = None,
+    parallel: int | None = None,
 ) -> Platform:
-    """What ``connect`` makes, with the parts that flows and commands need beside the store."""
-    settings = load_settings(home=None if home is None else Path(home))
+    """What ``connect`` makes, with the parts that flows and commands need beside the store.
+
+    ``parallel`` goes before the setting of that name.
+    """
+    settings = load_settings(home=None if home is None else Path(home), parallel=parallel)
     definitions = registry if isinstance(registry, Registry) else load_registry(registry or settings.registry)
     lake = DeltaLake(settings.lake, settings.storage_options_plain)
     online = LmdbOnlineStore(settings.online_path)

@@ -1,0 +1,12 @@
+"""The Prefect server of ``featurefab up``, with its scheduler and its UI: run by `infra.supervisor`."""
+
+from __future__ import annotations
+
+import sys
+
+from prefect.server.api.server import create_app
+
+from infra.loopback import serve
+
+if __name__ == "__main__":
+    serve(create_app(final=True), sys.argv[1:])
