@@ -5,6 +5,7 @@ Each command imports its body when it is run: ``--help`` must answer at once.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -32,11 +33,19 @@ def _say_version(asked: bool) -> None:
 
 @app.callback()
 def main(
-    version: Annotated[
+    version: Annotated[  # noqa: ARG001 - its callback does the work
         bool, typer.Option("--version", help="Print the version and exit.", callback=_say_version, is_eager=True)
     ] = False,
 ) -> None:
     """What stands before a command."""
+    _working_folder_last()
+
+
+def _working_folder_last() -> None:
+    """Let no file of the working folder hide a package, even where PYTHONPATH or ``python -m`` put it first."""
+    here = str(Path.cwd())
+    if here in sys.path and Path(here) != Path(__file__).resolve().parents[1]:  # else it is our own checkout
+        sys.path[:] = [*(place for place in sys.path if place != here), here]
 
 
 @app.command()

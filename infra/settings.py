@@ -21,6 +21,7 @@ from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, PrivateA
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from features.errors import SettingsError
+from infra.shadows import refuse_shadows
 
 PREFIX = "FEATUREFAB_"
 CONFIG_VARIABLE = f"{PREFIX}CONFIG"
@@ -214,8 +215,10 @@ def load_settings(home: Path | None = None, **overrides: Any) -> Settings:
     """The settings in force; arguments other than None beat every other origin.
 
     Raises SettingsError, in one line, for a value that does not fit, for a ``FEATUREFAB_*`` variable
-    or key of the settings file that names no setting, and for a settings file that cannot be read.
+    or key of the settings file that names no setting, for a settings file that cannot be read, and
+    for a working folder that holds Python files under the name of one of our packages.
     """
+    refuse_shadows()  # here, since every command and every flow begins with its settings
     given = {name: value for name, value in {"home": home, **overrides}.items() if value is not None}
     try:
         return Settings(**given)

@@ -23,6 +23,7 @@ from features.store import FeatureStore
 from features.times import Clock, as_utc, utc_now
 from infra.code_version import code_version
 from infra.settings import Settings, load_settings
+from infra.shadows import refuse_shadows
 from infra.storage.delta import DeltaLake
 from infra.storage.lmdb_store import LmdbOnlineStore
 from infra.storage.push_log import LmdbPushLog
@@ -111,6 +112,7 @@ def load_registry(place: str) -> Registry:
     module_name, _, attribute = place.partition(":")
     if not module_name or not attribute:
         raise SettingsError(f"registry {place!r} is not written like 'package.module:REGISTRY'")
+    refuse_shadows(module_name)
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.append(here)  # last, so that no folder of the project can shadow a package
