@@ -65,6 +65,14 @@ def demo(
 
 
 @app.command()
+def init(folder: Annotated[Path, typer.Argument(help="A new or empty folder.")], json: Json = False) -> None:
+    """Write a small project of your own: definitions, settings, a file of data, and what to type next."""
+    from flows.commands.starting import init as body
+
+    body(folder, json=json)
+
+
+@app.command()
 def ingest(
     paths: Annotated[list[Path], typer.Argument(help="Files or folders.")],
     source: Annotated[Optional[str], typer.Option(help="The source that CSV, Parquet or NDJSON files feed.")] = None,  # noqa: UP045

@@ -7,6 +7,7 @@ line by line, however the columns are spaced; "…" stands for the rest of a lin
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -135,6 +136,18 @@ def test_the_tour_runs_from_an_installed_wheel(tmp_path: Path) -> None:
     assert [Path(place).parents[1] for place in places[-2:]] == [packages, packages]
     assert str(ROOT) not in places
     check_outputs(follow(tmp_path, binaries))
+    check_own_project(tmp_path, binaries)
+
+
+def check_own_project(folder: Path, binaries: Path) -> None:
+    """What the README says of a project of one's own holds in a folder that has nothing to do with the checkout."""
+    (typed,) = (block["body"] for block in _BLOCK.finditer(section("A project of your own")))
+    environment = {"PATH": f"{binaries}{os.pathsep}{os.defpath}", "HOME": str(folder)}
+    run(["bash", "-euc", f"{typed}featurefab ingest landing/"], folder, environment)
+    describe = [str(binaries / "featurefab"), "describe", "checkout", "--json"]
+    facts = json.loads(run(describe, folder / "shop", environment).stdout)
+    assert facts["groups"] == "weekly_spending 1.0.0, last_order 1.0.0"
+    assert (folder / "shop" / "home" / "lake" / "bronze" / "orders").is_dir()
 
 
 @pytest.mark.prove
