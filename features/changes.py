@@ -46,6 +46,13 @@ def existing(
     return newest.join(live, on=key, how="left").collect()
 
 
+def nothing(group: FeatureGroup) -> pl.DataFrame:
+    """What ``existing`` gives where no row stands."""
+    schema = stored_schema(group)
+    own = {EVENT: UTC_US, AS_IF: UTC_US, DELETED: pl.Boolean(), "_live": pl.Boolean(), "_pushed": pl.Boolean()}
+    return pl.DataFrame(schema={**schema, **own})
+
+
 def states(
     group: FeatureGroup, table: FeatureTable, interval: Interval, scope: pl.DataFrame | None, pushed: pl.Series
 ) -> pl.DataFrame | None:

@@ -10,7 +10,7 @@ from functools import partial
 import polars as pl
 
 from features.capacity import ANY_CAPACITY, Capacity
-from features.changes import changes, existing, gone, no_rows, standing, states, stored
+from features.changes import changes, existing, gone, no_rows, nothing, standing, states, stored
 from features.compute import compute, first_time, input_dtypes, scope_columns
 from features.feature_group import FeatureGroup
 from features.feature_rows import AS_IF, DELETED, EVENT, pushed_plans
@@ -55,11 +55,13 @@ class Computation:
     def start(self, group: FeatureGroup, table: FeatureTable, plan: Plan) -> Chunks:
         """What a plan appends: per chunk what changed against the table, tombstones included."""
         pushed = pushed_plans(self._store.publications(group.table_id))
-        rows = self._rows_of(group, table, plan, pushed, keep_tiles=True)
+        rows, state = self._rows_of(group, table, plan, pushed, keep_tiles=True), table.state()
+        # Nobody else writes while the plan is open: where no row stood then, none stands for a chunk.
+        dates = table.days(state.version)[EVENT_DATE]
 
         def chunk(number: int) -> pl.DataFrame:
-            difference = self._difference(group, table, plan, rows, pushed, number)
-            return stored(no_rows(group) if difference is None else difference[0], group, plan, table.state().epoch)
+            difference = self._difference(group, table, plan, rows, pushed, number, dates)
+            return stored(no_rows(group) if difference is None else difference[0], group, plan, state.epoch)
 
         return chunk
 
@@ -68,11 +70,11 @@ class Computation:
         pushed = pushed_plans(self._store.publications(group.table_id))
         rows = self._rows_of(group, table, plan, pushed, keep_tiles=False)
         first = next(iter(self.inputs(group).values()))
-        version = plan.sources[first.name][1]
+        version, dates = plan.sources[first.name][1], table.days(table.state().version)[EVENT_DATE]
         for number, (start, end) in enumerate(plan.chunks):
             there = (pl.col(EVENT_DATE) >= start.date()) & (pl.col(EVENT_DATE) <= end.date())
             read = 0 if version is None else int(first.days(version).filter(there)["rows"].sum())
-            difference = self._difference(group, table, plan, rows, pushed, number)
+            difference = self._difference(group, table, plan, rows, pushed, number, dates)
             if difference is None:
                 yield ChunkPreview(start, end, read, 0, 0, 0)
                 continue
@@ -173,14 +175,22 @@ class Computation:
         return {n: i.scan(versions[n], plan.stamp, scope=scope) for n, i in inputs.items()}, scope
 
     def _difference(
-        self, group: FeatureGroup, table: FeatureTable, plan: Plan, rows: RowsOf, pushed: pl.Series, number: int
+        self,
+        group: FeatureGroup,
+        table: FeatureTable,
+        plan: Plan,
+        rows: RowsOf,
+        pushed: pl.Series,
+        number: int,
+        dates: pl.Series,
     ) -> tuple[pl.DataFrame, pl.DataFrame] | None:
         """What a chunk changes against the table, and what stands there; None where nothing can have changed."""
         interval = Interval(*plan.chunks[number], plan.stamp)
         computed = rows(interval)
         if computed is None:
             return None
-        old = existing(group, table, interval, computed.scope, pushed)
+        near = dates.is_between(max(interval.start, BEGINNING).date(), min(interval.end, interval.cutoff).date())
+        old = existing(group, table, interval, computed.scope, pushed) if near.any() else nothing(group)
         lost, fresh = gone(group, computed.rows, old), computed.rows
         # Windows look at what was known at each boundary. Of others, rows that were always live have no such date.
         if group.grain != "window" and (plan.kind == "backfill" or old[AS_IF].null_count() < old.height):

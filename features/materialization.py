@@ -20,7 +20,7 @@ from features.feature_group import FeatureGroup
 from features.inputs import Input
 from features.intervals import DAY, cut, split
 from features.remarks import remarks
-from features.runs import Progress, Run, Runs
+from features.runs import ChunkRun, Progress, Run, Runs
 from features.stores import FeatureTable, Plan
 from features.tiles import pieces_of_row
 from features.tiling import ROOM
@@ -57,15 +57,6 @@ class Backfill:
     missing: Sequence[int]
     note: str
     resumed: bool = False
-
-
-@dataclass(frozen=True)
-class ChunkRun:
-    """A chunk that was done: its number, the rows appended, the table's version after it."""
-
-    chunk: int
-    rows: int
-    version: int
 
 
 class Materializer:
@@ -138,11 +129,7 @@ class Materializer:
         plan = table.unfinished()
         if plan is None or plan.number != number:
             raise ConcurrentRun(f"feature group {group.name!r}: plan {number} is no longer open; another run ended it")
-        write, done = self._runs.writer(group, table, plan), []
-        for chunk in chunks:
-            rows = write(chunk)
-            done.append(ChunkRun(chunk, rows, table.state().version))
-        return done
+        return [*map(self._runs.writer(group, table, plan), chunks)]
 
     def close_backfill(self, group: FeatureGroup, number: int) -> Run:
         """Close the open backfill of that plan number; StorageError while chunks of it are missing."""

@@ -53,6 +53,18 @@ class Run:
     note: str = ""
 
 
+@dataclass(frozen=True)
+class ChunkRun:
+    """A chunk that was done: its number, the rows appended, the table's version after it.
+
+    The version is None where the chunk was there already.
+    """
+
+    chunk: int
+    rows: int
+    version: int | None
+
+
 class Waiting(Protocol):
     """Rows that wait beside the tables until a run takes them in: what was pushed (features.folding)."""
 
@@ -163,10 +175,10 @@ class Runs:
         """Close an open plan with what it wrote; what it was to take in is still to be taken in."""
         table.close_plan(replace(plan, kind="abandoned"), {})
 
-    def writer(self, group: FeatureGroup, table: FeatureTable, plan: Plan) -> Callable[[int], int]:
+    def writer(self, group: FeatureGroup, table: FeatureTable, plan: Plan) -> Callable[[int], ChunkRun]:
         """Get ready for the chunks of an open plan: what is returned does one by its number, exactly once.
 
-        It returns how many rows it appended. What all chunks need, such as tiles, is written before it returns.
+        What all chunks need, such as tiles, is written before.
         """
         if plan.kind not in self._works:
             raise StorageError(
@@ -175,11 +187,12 @@ class Runs:
             )
         rows_of = self._works[plan.kind].start(group, table, plan)
 
-        def chunk(number: int) -> int:
+        def chunk(number: int) -> ChunkRun:
             if table.has_chunk(plan, number):
-                return 0
+                return ChunkRun(number, 0, None)
             rows = rows_of(number)
-            return rows.height if table.append(plan, number, rows) else 0
+            version = table.append(plan, number, rows)
+            return ChunkRun(number, 0 if version is None else rows.height, version)
 
         return chunk
 
@@ -195,8 +208,8 @@ class Runs:
         workers = self._parallel if plan.kind == "backfill" else 1
         with ThreadPoolExecutor(workers) as pool:
             each = pool.map if workers > 1 else map
-            for done, rows in enumerate(each(chunk, range(len(plan.chunks))), 1):
-                appended += rows
+            for done, run in enumerate(each(chunk, range(len(plan.chunks))), 1):
+                appended += run.rows
                 if progress is not None:
                     progress(done, len(plan.chunks))
         self.close(table, plan)

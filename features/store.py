@@ -24,7 +24,7 @@ from features.folding import Folding
 from features.frames import as_frame
 from features.intervals import whole_days
 from features.lineage import Lineage, lineage
-from features.materialization import Backfill, ChunkRun, Materializer, Preview
+from features.materialization import Backfill, Materializer, Preview
 from features.online import OnlineResponse, OnlineRetrieval
 from features.point_in_time import History, Limits
 from features.push import Push, Pusher, RowCheck, check_ranges
@@ -34,7 +34,7 @@ from features.reinstatement import RELEASE, ROLLBACK, Reinstatement
 from features.reproduce import TrainingSets
 from features.retrieval import HistoricalRetrieval, Pins, TrainingSet
 from features.rollback import Reinstated, Rollbacks
-from features.runs import PUSH, Progress, Run, Runs, Work
+from features.runs import PUSH, ChunkRun, Progress, Run, Runs, Work
 from features.source import BOOKKEEPING, Source
 from features.stores import OfflineStore, OnlineStore, PushLog, Tracker
 from features.sync import Syncer, SyncRun

@@ -82,8 +82,8 @@ class FeatureTable(Protocol):
     def has_chunk(self, plan: Plan, chunk: int) -> bool:
         """Whether a chunk of the plan was committed."""
 
-    def append(self, plan: Plan, chunk: int, rows: pl.DataFrame) -> bool:
-        """Append a chunk's rows exactly once; False if it was there already."""
+    def append(self, plan: Plan, chunk: int, rows: pl.DataFrame) -> int | None:
+        """Append a chunk's rows exactly once; the table's version after it, None if it was there already."""
 
     def close_plan(self, plan: Plan, cursors: Mapping[str, int]) -> None:
         """Close the plan and move the cursors in one commit."""

@@ -16,6 +16,7 @@ from features.times import as_utc
 from flows.backfill_page import BackfillPage, show_preview
 from flows.choice import chosen
 from flows.moment import moment_of
+from flows.resume import resume
 from flows.runners import task_runner
 from flows.tasks import Facts, backfill_chunks
 from infra.turns import turn
@@ -34,7 +35,7 @@ def _name() -> str:
     return f"{'dry run of ' if asked['dry_run'] else ''}backfill {asked['group'] or 'all groups'} {days}"
 
 
-@flow(name="backfill", flow_run_name=_name)
+@flow(name="backfill", flow_run_name=_name, on_crashed=[resume])
 def backfill(
     start: datetime,
     end: datetime,

@@ -7,10 +7,11 @@ from datetime import datetime
 from prefect import flow
 
 from flows.moment import moment_of
+from flows.resume import resume
 from flows.tasks import Facts, ingest_files
 
 
-@flow(name="ingest", flow_run_name="ingest")
+@flow(name="ingest", flow_run_name="ingest", on_crashed=[resume])
 def ingest(paths: list[str], source: str | None = None, now: datetime | None = None) -> Facts:
     """Take every new file at or below the paths into bronze, each exactly once.
 

@@ -7,10 +7,11 @@ from datetime import datetime
 from prefect import flow
 
 from flows.moment import moment_of
+from flows.resume import resume
 from flows.tasks import Facts, maintain_tables
 
 
-@flow(name="maintain", flow_run_name="maintain")
+@flow(name="maintain", flow_run_name="maintain", on_crashed=[resume])
 def maintain(dry_run: bool = False, now: datetime | None = None) -> list[Facts]:
     """Merge small files, write checkpoints and remove files that no version in use needs, table by table.
 

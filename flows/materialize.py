@@ -8,12 +8,13 @@ from prefect import flow
 
 from flows.choice import chosen
 from flows.moment import moment_of
+from flows.resume import resume
 from flows.tasks import Facts, materialize_group
 from infra.settings import load_settings
 from infra.wiring import load_registry
 
 
-@flow(name="materialize", flow_run_name="materialize")
+@flow(name="materialize", flow_run_name="materialize", on_crashed=[resume])
 def materialize(groups: list[str] | None = None, now: datetime | None = None) -> list[Facts]:
     """Emit the feature rows that new source commits and the passing of time made necessary.
 

@@ -7,13 +7,14 @@ from datetime import datetime
 from prefect import flow
 
 from flows.moment import moment_of
+from flows.resume import resume
 from flows.tasks import Facts, report_night, score_model
 from infra.monitoring import day_before
 from infra.settings import load_settings
 from infra.wiring import load_registry
 
 
-@flow(name="monitor", flow_run_name="monitor")
+@flow(name="monitor", flow_run_name="monitor", on_crashed=[resume])
 def monitor(now: datetime | None = None) -> Facts:
     """Ask the models about the day before, and watch data, features, predictions and models.
 

@@ -13,6 +13,7 @@ from flows.materialize import materialize
 from flows.moment import moment_of
 from flows.monitor import monitor
 from flows.parity import parity_verdict
+from flows.resume import resume
 from flows.sync import sync
 from flows.tasks import Facts
 from flows.train import train
@@ -21,7 +22,7 @@ from infra.settings import load_settings
 from infra.wiring import open_platform
 
 
-@flow(name="nightly", flow_run_name="nightly")
+@flow(name="nightly", flow_run_name="nightly", on_crashed=[resume])
 def nightly(landing: str | None = None, now: datetime | None = None) -> Facts:
     """Ingest, materialize, sync, check parity, train the models that have no version yet, score and report.
 

@@ -8,12 +8,13 @@ from prefect import flow
 
 from flows.choice import served
 from flows.moment import moment_of
+from flows.resume import resume
 from flows.tasks import Facts, sync_group, warm_group
 from infra.settings import load_settings
 from infra.wiring import load_registry
 
 
-@flow(name="sync", flow_run_name="sync")
+@flow(name="sync", flow_run_name="sync", on_crashed=[resume])
 def sync(groups: list[str] | None = None, now: datetime | None = None) -> list[Facts]:
     """Publish what was materialized since the last sync to the online store.
 
@@ -26,7 +27,7 @@ def sync(groups: list[str] | None = None, now: datetime | None = None) -> list[F
     return [sync_group(name, moment) for name in served(registry, groups)]
 
 
-@flow(name="warm-up", flow_run_name="warm-up")
+@flow(name="warm-up", flow_run_name="warm-up", on_crashed=[resume])
 def warm_up(now: datetime | None = None) -> list[Facts]:
     """Bring the online rows into memory before the day's first requests.
 

@@ -7,12 +7,13 @@ from datetime import datetime
 from prefect import flow
 
 from flows.moment import moment_of
+from flows.resume import resume
 from flows.tasks import Facts, train_model
 from infra.settings import load_settings
 from infra.wiring import load_registry
 
 
-@flow(name="train", flow_run_name="train")
+@flow(name="train", flow_run_name="train", on_crashed=[resume])
 def train(models: list[str] | None = None, now: datetime | None = None) -> list[Facts]:
     """Train models and register them as champions.
 

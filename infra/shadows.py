@@ -14,17 +14,17 @@ PACKAGES = ("features", "expectations", "infra", "flows")
 
 
 def refuse_shadows(module: str = "") -> None:
-    """Raise SettingsError where the working folder holds Python files under the name of a package of ours.
+    """Raise SettingsError where the working folder holds a module or package under the name of one of ours.
 
-    That is ``features.py``, or a folder ``features`` with such files in it; below it they are looked for
-    only where ``module``, which somebody wants from there, would be. A checkout of ours is no such folder.
+    A folder without ``__init__.py`` hides nothing and is left in peace (``infra/deploy.py`` is anybody's), unless
+    ``module``, which somebody wants, would be in it. A checkout of ours is no such folder.
     """
     if Path("infra", Path(__file__).name).is_file():
         return
     wanted = Path(*module.split("."))
     for name in PACKAGES:
         folder = Path(name)
-        found = [folder.with_suffix(".py"), *folder.glob("*.py")]
+        found = [folder.with_suffix(".py"), folder / "__init__.py"]
         if name in wanted.parts[:1]:
             found += [wanted.with_suffix(".py"), wanted]
         for path in found:

@@ -12,11 +12,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from features.errors import SettingsError
+from features.errors import FeatureFabError, SettingsError
 from infra.loopback import LoopbackServer
 from infra.settings import LOOPBACK
 
 _LOOK_SECONDS = 0.5
+_ASK_SECONDS = 2.0
 _PATIENCE = (1.0, 2.0, 5.0, 15.0, 60.0)
 """Seconds before a server that ends again and again is started anew."""
 _LASTING = 60.0
@@ -82,7 +83,16 @@ class Supervisor:
         """Return once all answer; FeatureFabError where one does not start within ``timeout`` seconds."""
         last = time.monotonic() + timeout
         for service in self._services:
-            self._servers[service.name].wait_until_healthy(service.health, max(1.0, last - time.monotonic()))
+            server = self._servers[service.name]
+            while True:
+                try:
+                    server.wait_until_healthy(service.health, _ASK_SECONDS)
+                    break
+                except FeatureFabError:
+                    if (how := server.ended) is not None:
+                        raise FeatureFabError(f"{service.name} {how}; see {self.log(service.name)}") from None
+                    if time.monotonic() > last:
+                        raise
 
     def watch(self, stop: threading.Event, tell: Callable[[str], None]) -> None:
         """Start anew what ends, after a pause that grows, until ``stop`` is set; ``tell`` is told of it."""

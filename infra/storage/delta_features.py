@@ -102,11 +102,11 @@ class DeltaFeatureTable:
                         return self._asked
         raise StorageError(f"{self._table.uri}: plan {number} is not in the log; was its log cleaned up?")
 
-    def append(self, plan: Plan, chunk: int, rows: pl.DataFrame) -> bool:
-        """Append a chunk's rows exactly once; False if it was there already."""
+    def append(self, plan: Plan, chunk: int, rows: pl.DataFrame) -> int | None:
+        """Append a chunk's rows exactly once; the table's version after it, None if it was there already."""
         dated = rows.with_columns(pl.col("event_timestamp").dt.date().alias(EVENT_DATE)).select(list(self._columns))
         dated = dated.cast({c: t for c, t in self._kept.items() if t != self._columns[c]})
-        return self._table.append_once(dated, f"chunk:{chunk}", plan.number) is not None
+        return self._table.append_once(dated, f"chunk:{chunk}", plan.number)
 
     def newest_plan(self, detail: str, value: object) -> int:
         """The newest closed plan whose details say so ("version", "held" or "released"); 0 for none."""

@@ -34,6 +34,9 @@ TABLE_PROPERTIES = {
     "delta.deletedFileRetentionDuration": "interval 3650 days",
 }
 
+_FOLLOWED = 25
+"""After so many commits a handle is opened anew: one that followed them reads all of them at each question."""
+
 ROW_GROUP = 16_384
 """Rows in a row group: whoever looks for one entity reads only row groups whose statistics admit its keys."""
 
@@ -103,6 +106,7 @@ class Table:
         self.uri = uri
         self.options = dict(storage_options or {})
         self._handle: DeltaTable | None = None
+        self._opened = 0  # the handle's version when it was opened
         self._past: DeltaTable | None = None
         self._fitting: Mapping[str, DataType] | None = None  # columns that the table is known to have, in their types
         self._lock = threading.RLock()
@@ -113,11 +117,13 @@ class Table:
         with self._lock, translated(self.uri):
             if self._handle is not None:
                 self._handle.update_incremental()
-                return self._handle
+                if self._handle.version() - self._opened < _FOLLOWED:
+                    return self._handle
             try:
                 self._handle = self._open()
             except TableNotFoundError:
                 return None
+            self._opened = self._handle.version()
             return self._handle
 
     @contextmanager

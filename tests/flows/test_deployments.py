@@ -19,7 +19,8 @@ from prefect.server.schemas.schedules import CronSchedule
 import flows
 from features import Entity, Feature, FeatureGroup, Registry, Source
 from features.errors import SettingsError
-from flows.deployments import deployments, serve
+from flows.deployments import deployments
+from flows.runner import serve
 from infra.settings import load_settings
 
 NEW_YORK = ZoneInfo("America/New_York")
@@ -57,7 +58,7 @@ def _fires(deployment: RunnerDeployment, after: datetime, count: int = 1) -> lis
 def test_every_flow_is_deployed_by_module(tmp_path: Path) -> None:
     found = {}
     for file in sorted(Path(flows.__file__).parent.glob("*.py")):
-        if file.stem not in ("__main__", "prefect_server"):
+        if file.stem not in ("__main__", "prefect_server", "prefect_ui"):
             module = import_module(f"flows.{file.stem}")
             found |= {
                 f"flows.{file.stem}.{name}": value
@@ -84,7 +85,13 @@ def test_a_deployment_says_what_it_does_and_its_form_what_to_enter(tmp_path: Pat
             assert {part.get("format") for part in field.get("anyOf", [field])} - {None} == {"date-time"}
     form = _deployed(tmp_path)["backfill"]._parameter_openapi_schema.model_dump()
     assert form["required"] == ["start", "end"]
-    assert list(form["properties"]) == ["start", "end", "groups", "now"]
+    fields = ["start", "end", "group", "chunk_days", "parallel", "dry_run", "reason", "now"]
+    assert list(form["properties"]) == fields
+
+
+def test_the_form_of_a_backfill_lists_the_groups(tmp_path: Path) -> None:
+    form = _deployed(tmp_path, _group("stays", None), _group("meals", None))["backfill"]._parameter_openapi_schema
+    assert form.properties["group"]["anyOf"] == [{"type": "string", "enum": ["stays", "meals"]}, {"type": "null"}]
 
 
 def test_only_the_night_the_morning_and_the_month_are_scheduled(tmp_path: Path) -> None:
@@ -140,11 +147,11 @@ def test_a_group_with_a_schedule_is_materialized_by_it(tmp_path: Path) -> None:
 
 def test_serving_needs_a_server_that_stays(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="'prefect_api_url' is not set"):
-        serve(load_settings(home=tmp_path))
+        serve(load_settings(home=tmp_path), ready=lambda: None)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     with pytest.raises(SettingsError, match=f"127.0.0.1:{port}/api', where no Prefect server answers"):
-        serve(load_settings(home=tmp_path, prefect_api_url=f"http://127.0.0.1:{port}/api"))
+        serve(load_settings(home=tmp_path, prefect_api_url=f"http://127.0.0.1:{port}/api"), ready=lambda: None)
 
 
 @pytest.mark.usefixtures("prefect")

@@ -60,7 +60,7 @@ def test_a_command_says_what_to_rename(here: Path, start: list[str], path: list[
 
 
 @pytest.mark.parametrize("name", PACKAGES)
-@pytest.mark.parametrize("file", ["{}.py", "{}/__init__.py", "{}/mine.py"])
+@pytest.mark.parametrize("file", ["{}.py", "{}/__init__.py"])
 def test_modules_and_folders_are_found_by_settings_and_registry(here: Path, name: str, file: str) -> None:
     write(here / "own_definitions.py", EMPTY)
     write(here / file.format(name))
@@ -72,7 +72,7 @@ def test_modules_and_folders_are_found_by_settings_and_registry(here: Path, name
 
 @pytest.mark.usefixtures("here")
 def test_a_flow_run_is_refused() -> None:
-    write(Path("features/mine.py"))
+    write(Path("features/__init__.py"))
     day = datetime(2026, 3, 1, tzinfo=UTC)
     for run in (materialize.fn, lambda: backfill.fn(day, day), lambda: take_in(None, day)):
         with pytest.raises(SettingsError, match="features has the name of a package"):
@@ -89,7 +89,8 @@ def test_definitions_are_not_taken_from_our_package_where_a_file_here_was_meant(
 def test_other_files_of_that_name_and_deeper_ones_hide_nothing(here: Path) -> None:
     write(here / "own_definitions_too.py", EMPTY)
     write(here / "features" / "2026.csv")
-    write(here / "infra" / "cloud" / "deploy.py")
+    write(here / "infra" / "deploy.py")
+    write(here / "infra" / "cloud" / "__init__.py")
     (here / "flows").touch()
     load_settings()
     assert load_registry("own_definitions_too:REGISTRY").groups == {}

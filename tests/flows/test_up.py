@@ -1,0 +1,211 @@
+"""`featurefab up`: everything answers, backfills are started as the UI's form does, and what is killed goes on."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import httpx
+import polars as pl
+import pytest
+from deltalake import DeltaTable
+
+from infra.wiring import connect
+from up_home import REGISTRY, T0, Up, fill, running, until
+
+DAYS, ROWS = 120, 200
+FRESH = shutil.ignore_patterns("prefect", "logs", "features", "turns", "up.log")
+"""What a copy of the home leaves out, so that nothing was done in it."""
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("up") / "home"
+    fill(home, DAYS, ROWS)
+    return home
+
+
+@pytest.fixture(scope="module")
+def undisturbed(filled: Path, tmp_path_factory: pytest.TempPathFactory) -> pl.DataFrame:
+    """The rows of a backfill of everything, that nothing disturbed."""
+    home = tmp_path_factory.mktemp("undisturbed") / "home"
+    shutil.copytree(filled, home, ignore=FRESH)
+    with connect(REGISTRY, home) as store:
+        store.materialize("tripled", T0, T0 + timedelta(days=DAYS))
+    return rows(home, "tripled", "thrice")
+
+
+@pytest.fixture(scope="module")
+def up(filled: Path) -> Iterator[Up]:
+    with running(filled) as started:
+        yield started
+
+
+@pytest.fixture
+def own(filled: Path, tmp_path: Path) -> Iterator[Up]:
+    """An ``up`` that a test may end as it likes, in a home in which nothing was materialized."""
+    home = tmp_path / "home"
+    shutil.copytree(filled, home, ignore=FRESH)
+    with running(home) as started:
+        yield started
+
+
+def rows(home: Path, group: str = "doubled", feature: str = "twice") -> pl.DataFrame:
+    with connect(REGISTRY, home) as store:
+        found = store.current_rows(group).select("card_id", "event_timestamp", feature).collect()
+    return found.sort("event_timestamp", "card_id")
+
+
+def assert_done_once(home: Path, undisturbed: pl.DataFrame) -> None:
+    """What stands equals what an undisturbed run leaves, and no row was written twice."""
+    assert rows(home, "tripled", "thrice").equals(undisturbed)
+    table = DeltaTable(str(home / "lake" / "features" / "tripled" / "v1"))
+    assert table.to_pyarrow_table(columns=["card_id"]).num_rows == undisturbed.height
+
+
+def everything(up: Up) -> str:
+    """A backfill of all days, a chunk a day."""
+    end = T0 + timedelta(days=DAYS)
+    return up.begin("backfill", start=T0.isoformat(), end=end.isoformat(), group="tripled", chunk_days=1)
+
+
+def begun(up: Up, chunks: int) -> None:
+    """Until so many chunks of it are committed."""
+    log = up.home / "lake" / "features" / "tripled" / "v1" / "_delta_log"
+    until(lambda: len(list(log.glob("*.json"))) > chunks)
+
+
+def kill(up: Up, what: str) -> None:
+    killed = up.children(what)
+    assert killed
+    for process in killed:
+        os.kill(process, signal.SIGKILL)
+
+
+def test_everything_answers(up: Up) -> None:
+    page = httpx.get(up.prefect, follow_redirects=True, trust_env=False)
+    assert "<title>Prefect" in page.text
+    # The page asks the server from which it came, on whatever port that is.
+    assert httpx.get(f"{up.prefect}/ui-settings", trust_env=False).json()["api_url"] == f"{up.prefect}/api"
+    assert httpx.get(f"{up.mlflow}/health", trust_env=False).text == "OK"
+    assert {up.deployment(name)["paused"] for name in ("nightly", "warm-up", "backfill")} == {False}
+
+
+def test_a_backfill_is_what_was_typed_and_no_more(up: Up) -> None:
+    typed = {"start": "2025-01-03T00:00:00Z", "end": "2025-01-08T00:00:00Z", "group": "doubled", "chunk_days": 2}
+    done = up.end(up.begin("backfill", **typed, reason="a price was wrong"))
+    assert (done["state_type"], done["name"]) == ("COMPLETED", "backfill doubled 2025-01-03 to 2025-01-08")
+    assert done["parameters"] == typed | {"reason": "a price was wrong"}
+
+    begin, end = (datetime.fromisoformat(typed[name]) for name in ("start", "end"))
+    with connect(REGISTRY, up.home) as store:
+        source = store.offline.scan_source("payments")
+        assert source is not None
+        wanted = source.filter(pl.col("at").is_between(begin, end, closed="left")).collect()
+    found = rows(up.home)
+    assert found["event_timestamp"].to_list() == wanted["at"].sort().to_list()
+    assert found["twice"].to_list() == (wanted.sort("at", "card_id")["amount"] * 2).to_list()
+
+    (page,) = up.artifacts("backfill-doubled")
+    lines = [line.split("|")[1:-1] for line in page["data"].splitlines() if line.startswith("| ")]
+    chunks = [[cell.strip() for cell in line] for line in lines if len(line) == 6][2:]
+    days = ["2025-01-03", "2025-01-05", "2025-01-07", "2025-01-08"]
+    assert [line[:4] for line in chunks] == [
+        [str(number), first, last, "done"] for number, (first, last) in enumerate(itertools.pairwise(days), 1)
+    ]
+    assert sum(int(line[4].replace(",", "")) for line in chunks) == wanted.height
+    assert "because a price was wrong" in page["data"]
+    (bar,) = up.artifacts("backfill-doubled-progress")
+    assert bar["data"] == 100
+
+
+def test_a_dry_run_shows_what_would_change_and_writes_nothing(up: Up) -> None:
+    before = rows(up.home)
+    typed = {"start": "2025-02-01T00:00:00Z", "end": "2025-02-03T00:00:00Z", "group": "doubled", "chunk_days": 1}
+    done = up.end(up.begin("backfill", **typed, dry_run=True))
+    assert (done["state_type"], done["name"]) == ("COMPLETED", "dry run of backfill doubled 2025-02-01 to 2025-02-03")
+    (page,) = up.artifacts("backfill-plan-doubled")
+    assert "Nothing was written." in page["data"]
+    assert "| 1 | 2025-02-01 | 2025-02-02 |" in page["data"]
+    assert rows(up.home).equals(before)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"group": "nothing"}, "'nothing' is not one of"),
+        ({"chunk_days": 0}, "0 is less than the minimum of 1"),
+        ({"parallel": 0}, "0 is less than the minimum of 1"),
+        ({"start": None}, "None is not of type 'string'"),
+    ],
+)
+def test_the_form_refuses_what_cannot_be_meant(up: Up, wrong: dict[str, object], said: str) -> None:
+    typed = {"start": "2025-01-01T00:00:00Z", "end": "2025-01-02T00:00:00Z", "group": "doubled", **wrong}
+    identity = up.deployment("backfill")["id"]
+    answer = up.client.post(f"deployments/{identity}/create_flow_run", json={"parameters": typed})
+    assert answer.status_code == 409
+    assert said in answer.text
+
+
+def test_an_end_before_the_start_fails_with_a_sentence(up: Up) -> None:
+    done = up.end(up.begin("backfill", start="2025-01-02T00:00:00Z", end="2025-01-01T00:00:00Z", group="doubled"))
+    assert done["state_type"] == "FAILED"
+    assert "start 2025-01-02 00:00:00 is not before end 2025-01-01 00:00:00" in done["state"]["message"]
+
+
+def test_a_run_that_is_killed_in_mid_backfill_goes_on_by_itself(up: Up, undisturbed: pl.DataFrame) -> None:
+    run = everything(up)
+    begun(up, 20)
+    kill(up, "prefect.engine")
+    done = up.end(run)
+    assert (done["state_type"], done["run_count"]) == ("COMPLETED", 2), done["state"]["message"]
+    assert_done_once(up.home, undisturbed)
+
+
+@pytest.mark.prove
+@pytest.mark.parametrize("victim", ["flows.runner", "flows.prefect_ui"])
+def test_a_server_that_is_killed_is_started_anew_and_the_backfill_goes_on(
+    own: Up, victim: str, undisturbed: pl.DataFrame
+) -> None:
+    run = everything(own)
+    begun(own, 20)
+    kill(own, victim)
+    done = own.end(run)
+    assert done["state_type"] == "COMPLETED", done["state"]["message"]
+    assert "was killed by SIGKILL; it is started anew" in own.log.read_text().replace("\n", " ")
+    assert_done_once(own.home, undisturbed)
+
+
+@pytest.mark.prove
+def test_a_cancelled_backfill_is_taken_up_by_the_next_one(own: Up, undisturbed: pl.DataFrame) -> None:
+    run = everything(own)
+    begun(own, 20)
+    own.ask("POST", f"flow_runs/{run}/set_state", state={"type": "CANCELLING", "name": "Cancelling"})
+    assert own.end(run)["state_type"] == "CANCELLED"
+    before = rows(own.home, "tripled", "thrice")
+    assert before.height < undisturbed.height
+    assert own.end(everything(own))["state_type"] == "COMPLETED"
+    assert_done_once(own.home, undisturbed)
+
+
+@pytest.mark.prove
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_nothing_is_left_behind(own: Up, how: signal.Signals) -> None:
+    everything(own)
+    begun(own, 5)
+    own.process.send_signal(how)
+    assert own.process.wait(60) == (-9 if how == signal.SIGKILL else 0)
+    until(lambda: not [pid for word in ("flows.", "prefect.engine", "mlflow_server") for pid in own.children(word)])
+
+
+def test_two_cannot_listen_at_one_port(up: Up, tmp_path: Path) -> None:
+    port = httpx.URL(up.prefect).port
+    other = Up(tmp_path, f"--port-prefect={port}", "--only=prefect")
+    other.client.close()
+    assert other.process.wait(60) == 1
+    assert f"error: port {port} for prefect is taken" in other.log.read_text()
