@@ -6,6 +6,9 @@ underneath (Delta, LMDB, MLflow, ...) are translated where they enter, in ``infr
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 
 class FeatureFabError(Exception):
     """Base of every error that featurefab raises on purpose."""
@@ -65,6 +68,18 @@ class TrackingError(FeatureFabError):
 
 class ParityBroken(FeatureFabError):
     """The online store answers something else than the offline store says it does."""
+
+
+class StationsLost(FeatureFabError):
+    """Some of a run's stations failed, and the others are done.
+
+    ``lost`` says why by the station's name, ``facts`` what the others did.
+    """
+
+    def __init__(self, lost: Mapping[str, str], facts: Sequence[Mapping[str, Any]] = ()) -> None:
+        super().__init__("; ".join(f"{name}: {why}" for name, why in lost.items()))
+        self.lost = dict(lost)
+        self.facts = list(facts)
 
 
 class ReproductionError(FeatureFabError):

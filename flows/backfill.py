@@ -18,7 +18,8 @@ from flows.choice import chosen
 from flows.moment import moment_of
 from flows.resume import resume
 from flows.runners import task_runner
-from flows.tasks import Facts, backfill_chunks
+from flows.stations import Facts
+from flows.tasks import backfill_chunks
 from infra.turns import turn
 from infra.wiring import Platform, fixed_clock, open_platform
 
@@ -86,7 +87,7 @@ def _group(
         return {"group": name, "rows": 0, "skipped": why}
     with turn(
         platform.settings.turns,
-        known.table_id.replace("/", "-"),
+        name,
         flow_run.name or "a backfill",
         waiting=lambda who: log.info("feature group %s: waits for its turn after %s", name, who),
     ):

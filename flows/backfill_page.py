@@ -14,8 +14,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactUpdate
 
 from features.materialization import Backfill, Preview
-
-Facts = dict[str, Any]
+from flows.stations import Facts
 
 _SHOWN = 400
 """Chunks in the table; of more, the first and the last ones."""

@@ -8,7 +8,8 @@ from prefect import flow
 
 from flows.moment import moment_of
 from flows.resume import resume
-from flows.tasks import Facts, ingest_files
+from flows.stations import Facts
+from flows.tasks import ingest_files
 
 
 @flow(name="ingest", flow_run_name="ingest", on_crashed=[resume])

@@ -8,7 +8,8 @@ from prefect import flow
 
 from flows.moment import moment_of
 from flows.resume import resume
-from flows.tasks import Facts, maintain_tables
+from flows.stations import Facts
+from flows.tasks import maintain_tables
 
 
 @flow(name="maintain", flow_run_name="maintain", on_crashed=[resume])

@@ -9,7 +9,8 @@ from prefect import flow
 from flows.choice import chosen
 from flows.moment import moment_of
 from flows.resume import resume
-from flows.tasks import Facts, materialize_group
+from flows.stations import Facts, each
+from flows.tasks import materialize_group
 from infra.settings import load_settings
 from infra.wiring import load_registry
 
@@ -24,4 +25,4 @@ def materialize(groups: list[str] | None = None, now: datetime | None = None) ->
     """
     registry = load_registry(load_settings().registry)
     moment = moment_of(now)
-    return [materialize_group(name, moment) for name in chosen(registry, groups)]
+    return each(chosen(registry, groups), lambda name: materialize_group(name, moment))

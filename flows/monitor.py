@@ -8,7 +8,8 @@ from prefect import flow
 
 from flows.moment import moment_of
 from flows.resume import resume
-from flows.tasks import Facts, report_night, score_model
+from flows.stations import Facts
+from flows.tasks import report_night, score_model
 from infra.monitoring import day_before
 from infra.settings import load_settings
 from infra.wiring import load_registry

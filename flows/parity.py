@@ -10,7 +10,8 @@ from features.errors import ParityBroken
 from features.parity import LEAST_AGREEMENT
 from flows.moment import moment_of
 from flows.resume import resume
-from flows.tasks import Facts, compare_stores
+from flows.stations import Facts
+from flows.tasks import compare_stores
 from infra.parity import SAMPLE
 
 
@@ -33,15 +34,3 @@ def parity(name: str | None = None, sample: int = SAMPLE, now: datetime | None =
             f"`parity {worst['group']}` names entities; does anything else write to the online store?"
         )
     return facts
-
-
-def parity_verdict(now: datetime) -> Facts:
-    """What the night says of parity: a difference fails the parity run, and the night goes on."""
-    state = parity(now=now, return_state=True)
-    found = state.result(raise_on_failure=False)
-    if isinstance(found, ParityBroken):
-        return {"verdict": "failed", "reason": str(found)}
-    if isinstance(found, BaseException):
-        raise found
-    lowest = min((fact["agreement"] for fact in found), default=1.0)
-    return {"verdict": "ok", "entities": sum(fact["entities"] for fact in found), "agreement": lowest}

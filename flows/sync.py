@@ -9,7 +9,8 @@ from prefect import flow
 from flows.choice import served
 from flows.moment import moment_of
 from flows.resume import resume
-from flows.tasks import Facts, sync_group, warm_group
+from flows.stations import Facts, each
+from flows.tasks import sync_group, warm_group
 from infra.settings import load_settings
 from infra.wiring import load_registry
 
@@ -24,7 +25,7 @@ def sync(groups: list[str] | None = None, now: datetime | None = None) -> list[F
     """
     registry = load_registry(load_settings().registry)
     moment = moment_of(now)
-    return [sync_group(name, moment) for name in served(registry, groups)]
+    return each(served(registry, groups), lambda name: sync_group(name, moment))
 
 
 @flow(name="warm-up", flow_run_name="warm-up", on_crashed=[resume])

@@ -11,28 +11,30 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
+import polars as pl
 from prefect import get_run_logger, task
 
 from features.errors import TrackingError, TrainingError
+from flows.stations import Facts, may_pass
 from infra.ingest import open_ingestor
 from infra.ledger import REJECTED, TRUNCATED
 from infra.maintenance import maintain
 from infra.model_runs import score, train
 from infra.monitoring import write_report
 from infra.parity import parity_of_home
+from infra.turns import turn
 from infra.wiring import Platform, fixed_clock, open_platform
 
-Facts = dict[str, Any]
-"""What a station did: plain, JSON-able values."""
+_PATIENCE = 60.0
+"""Seconds that a group's run waits for another one, such as a backfill, before it leaves the group to the next."""
 
 
 def _home(now: datetime) -> Platform:
     return open_platform(clock=fixed_clock(now))
 
 
-@task(name="ingest files", retries=1, retry_delay_seconds=2)
+@task(name="ingest files", retries=2, retry_delay_seconds=[1, 4], retry_condition_fn=may_pass)
 def ingest_files(paths: Sequence[str], source: str | None, now: datetime) -> Facts:
     """Take every new file at or below the paths into bronze."""
     with _home(now) as platform:
@@ -44,8 +46,14 @@ def ingest_files(paths: Sequence[str], source: str | None, now: datetime) -> Fac
         "truncated": result.count(TRUNCATED),
         "rows": int(result.entries["rows"].sum()),
         "quarantined": int(result.entries["quarantined"].sum()),
-        "problems": list(result.problems),
+        "refused": [*result.problems, *_refused(result.entries)],
     }
+
+
+def _refused(entries: pl.DataFrame) -> list[str]:
+    """The files of which nothing, or not all, was taken in, and why."""
+    files = entries.filter(pl.col("status").is_in([REJECTED, TRUNCATED])).select("path", "status", "reason")
+    return [f"{Path(path).name} {status}: {reason}" for path, status, reason in files.iter_rows()]
 
 
 def _resting(platform: Platform, group: str) -> str | None:
@@ -56,13 +64,22 @@ def _resting(platform: Platform, group: str) -> str | None:
     return why
 
 
-@task(name="materialize group", task_run_name="materialize {group}")
+@task(
+    name="materialize group",
+    task_run_name="materialize {group}",
+    retries=2,
+    retry_delay_seconds=[1, 4],
+    retry_condition_fn=may_pass,
+)
 def materialize_group(group: str, now: datetime) -> Facts:
     """Run a group's live path, unless a rollback holds the group or it is retired."""
     with _home(now) as platform:
         if why := _resting(platform, group):
             return {"group": group, "rows": 0, "skipped": why}
-        run = platform.store.materialize_incremental(group)
+        with turn(platform.settings.turns, group, f"materialize {group}", wait=_PATIENCE) as holder:
+            if holder is not None:
+                return {"group": group, "rows": 0, "skipped": f"{holder} is at work on it"}
+            run = platform.store.materialize_incremental(group)
     return {"group": group, "rows": run.rows, "delta_version": run.version}
 
 
@@ -76,7 +93,9 @@ def backfill_chunks(group: str, plan: int, chunks: Sequence[int], now: datetime)
     return [asdict(chunk) | shared for chunk in done]
 
 
-@task(name="sync group", task_run_name="sync {group}", retries=1, retry_delay_seconds=2)
+@task(
+    name="sync group", task_run_name="sync {group}", retries=2, retry_delay_seconds=[1, 4], retry_condition_fn=may_pass
+)
 def sync_group(group: str, now: datetime) -> Facts:
     """Publish a group's newest rows online."""
     with _home(now) as platform:
@@ -85,14 +104,16 @@ def sync_group(group: str, now: datetime) -> Facts:
     return {"group": group, "rows": run.rows, "entities": entities}
 
 
-@task(name="warm group", task_run_name="warm {group}")
+@task(
+    name="warm group", task_run_name="warm {group}", retries=2, retry_delay_seconds=[1, 4], retry_condition_fn=may_pass
+)
 def warm_group(group: str, now: datetime) -> Facts:
     """Read through a group's online rows, so that the first requests of the day find them in memory."""
     with _home(now) as platform:
         return {"group": group, "entities": platform.store.online.count(platform.store.registry.group(group).table_id)}
 
 
-@task(name="compare stores")
+@task(name="compare stores", retries=2, retry_delay_seconds=[1, 4], retry_condition_fn=may_pass)
 def compare_stores(name: str | None, sample: int, now: datetime) -> list[Facts]:
     """Ask both stores about a sample of entities of each group; ``worst`` is the feature that agrees least."""
     return [
@@ -107,7 +128,13 @@ def compare_stores(name: str | None, sample: int, now: datetime) -> list[Facts]:
     ]
 
 
-@task(name="train model", task_run_name="train {model}")
+@task(
+    name="train model",
+    task_run_name="train {model}",
+    retries=2,
+    retry_delay_seconds=[1, 4],
+    retry_condition_fn=may_pass,
+)
 def train_model(model: str, now: datetime) -> Facts:
     """Train and register a model; where its data do not suffice, say why and go on."""
     with _home(now) as platform:
@@ -118,7 +145,13 @@ def train_model(model: str, now: datetime) -> Facts:
     return {"model": model, "version": version.version, "run_id": version.run_id, "metrics": dict(version.metrics)}
 
 
-@task(name="score model", task_run_name="score {model}")
+@task(
+    name="score model",
+    task_run_name="score {model}",
+    retries=2,
+    retry_delay_seconds=[1, 4],
+    retry_condition_fn=may_pass,
+)
 def score_model(model: str, start: datetime, end: datetime, now: datetime) -> Facts:
     """Ask a model about the entities labelled in [start, end); without a version there is nothing to ask."""
     with _home(now) as platform:
@@ -130,14 +163,14 @@ def score_model(model: str, start: datetime, end: datetime, now: datetime) -> Fa
     return {"model": model, "version": scored.version, "rows": scored.rows}
 
 
-@task(name="maintain tables")
+@task(name="maintain tables", retries=2, retry_delay_seconds=[1, 4], retry_condition_fn=may_pass)
 def maintain_tables(now: datetime, *, dry_run: bool) -> list[Facts]:
     """Look after every table of the lake."""
     with _home(now) as platform:
         return [asdict(done) for done in maintain(platform, dry_run=dry_run)]
 
 
-@task(name="write report")
+@task(name="write report", retries=2, retry_delay_seconds=[1, 4], retry_condition_fn=may_pass)
 def report_night(now: datetime) -> Facts:
     """Watch data, features and predictions of the last day and write the night's report."""
     with _home(now) as platform:

@@ -8,7 +8,8 @@ from prefect import flow
 
 from flows.moment import moment_of
 from flows.resume import resume
-from flows.tasks import Facts, train_model
+from flows.stations import Facts, each
+from flows.tasks import train_model
 from infra.settings import load_settings
 from infra.wiring import load_registry
 
@@ -24,4 +25,4 @@ def train(models: list[str] | None = None, now: datetime | None = None) -> list[
     registry = load_registry(load_settings().registry)
     chosen = [registry.model(name).name for name in models] if models else list(registry.models)
     moment = moment_of(now)
-    return [train_model(name, moment) for name in chosen]
+    return each(chosen, lambda name: train_model(name, moment))

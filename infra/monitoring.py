@@ -106,7 +106,7 @@ def write_report(platform: Platform) -> Written:
         heat=[heat_row(columns[d.ref], d, start.date()) for d in drift if d.state in ("drift", "ok")],
         provenance=[table.provenance() for table in tables],
         quality=_quality(platform),
-        freshness=[_freshness(platform, group) for group in store.registry.groups.values() if group.online],
+        freshness=[freshness(platform, group) for group in store.registry.groups.values() if group.online],
         volume=[_volume(platform, source, end) for source in store.registry.sources.values()],
         models=[night for spec in store.registry.models.values() if (night := _model(platform, spec)) is not None],
         untested=_untested(platform, tables),
@@ -176,7 +176,8 @@ def _quality(platform: Platform) -> list[QualityCount]:
     return counts
 
 
-def _freshness(platform: Platform, group: FeatureGroup) -> Freshness:
+def freshness(platform: Platform, group: FeatureGroup) -> Freshness:
+    """A group's newest event time, and the ages that it may reach."""
     newest = platform.store.current_rows(group).select(pl.col(EVENT).max()).collect().item()
     return Freshness(group.name, newest, group.ttl_span, duration(group.sla) if group.sla else None)
 

@@ -11,12 +11,13 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
-from features.errors import ParityBroken
+from features.errors import ParityBroken, StationsLost
 from features.feature_rows import CREATED, DELETED, EPOCH, EVENT
 from features.stores import Publication
 from features.times import UTC_US
 from flows.cli import app
-from flows.parity import parity, parity_verdict
+from flows.nightly import nightly
+from flows.parity import parity
 from infra.wiring import connect
 
 T0 = datetime(2026, 3, 1, tzinfo=UTC)
@@ -112,11 +113,12 @@ def test_parity_ends_with_an_error_once_the_online_store_was_tampered_with():
 def test_the_parity_flow_fails_where_the_stores_differ_and_the_night_says_so():
     now = datetime.now(UTC)
     assert {fact["group"]: fact["agreement"] for fact in parity(now=now)} == {"paid": 1.0, "peeking": 1.0}
-    assert parity_verdict(now) == {"verdict": "ok", "entities": 8, "agreement": 1.0}
     break_the_online_store(2)
     with pytest.raises(ParityBroken, match=r"answers of \['paid'\] differ: .* only 75.00% agree in 'amount'"):
         parity(now=datetime.now(UTC))
-    assert parity_verdict(datetime.now(UTC))["verdict"] == "failed"
+    with pytest.raises(StationsLost) as lost:
+        nightly(now=datetime.now(UTC))
+    assert list(lost.value.lost) == ["parity"]
 
 
 @pytest.mark.usefixtures("home")
