@@ -23,6 +23,8 @@ from flows.tasks import backfill_chunks
 from infra.turns import turn
 from infra.wiring import Platform, fixed_clock, open_platform
 
+ALL = "all groups"
+
 _TASKS_PER_WORKER = 8
 """Each task opens the home anew: few chunks are lost with one, and they are many for the time that takes."""
 
@@ -33,16 +35,16 @@ def _name() -> str:
     """How a run is called: what of which days."""
     asked = flow_run.parameters
     days = f"{asked['start']:%Y-%m-%d} to {asked['end']:%Y-%m-%d}"
-    return f"{'dry run of ' if asked['dry_run'] else ''}backfill {asked['group'] or 'all groups'} {days}"
+    return f"{'dry run of ' if asked['dry_run'] else ''}backfill {asked['group']} {days}"
 
 
 @flow(name="backfill", flow_run_name=_name, on_crashed=[resume])
 def backfill(
     start: datetime,
     end: datetime,
-    group: str | None = None,
-    chunk_days: AtLeastOne | None = None,
-    parallel: AtLeastOne | None = None,
+    group: str = ALL,
+    chunk_days: AtLeastOne = 30,
+    parallel: AtLeastOne = 1,
     dry_run: bool = False,
     reason: str = "",
     now: datetime | None = None,
@@ -55,18 +57,18 @@ def backfill(
     Args:
         start: The first moment, UTC.
         end: The moment after the last one, UTC; a future end is cut to the present.
-        group: The feature group; empty for all, one after the other.
-        chunk_days: The longest interval that is computed and committed at once, in days; empty to let the memory
-            setting decide.
-        parallel: How many chunks are computed at once; empty for the setting.
+        group: The feature group; all of them come one after the other.
+        chunk_days: The longest interval that is computed and committed at once, in days; what does not fit into
+            memory is cut further.
+        parallel: How many chunks are computed at once.
         dry_run: Only show what each chunk would read and change.
         reason: Why it is done, for whoever reads it later.
         now: The moment the run counts as; empty for the present.
     """
     first, last = as_utc(start), as_utc(end)
-    chunk = None if chunk_days is None else f"{chunk_days}d"
+    chunk = f"{chunk_days}d"
     with open_platform(clock=fixed_clock(moment_of(now)), parallel=parallel) as platform:
-        names = chosen(platform.store.registry, [group] if group else None)
+        names = chosen(platform.store.registry, None if group == ALL else [group])
         if dry_run:
             return [show_preview(name, platform.store.preview(name, first, last, chunk), reason) for name in names]
         return [_group(platform, name, (first, last), chunk, reason) for name in names]
@@ -76,7 +78,7 @@ def _group(
     platform: Platform,
     name: str,
     interval: tuple[datetime, datetime],
-    chunk: str | None,
+    chunk: str,
     reason: str,
 ) -> Facts:
     """One group's backfill, when its turn has come; before it, the one that was left open."""

@@ -16,7 +16,7 @@ from prefect.schedules import Cron
 from prefect.types.entrypoint import EntrypointType
 
 from features.registry import Registry
-from flows.backfill import backfill
+from flows.backfill import ALL, backfill
 from flows.ingest import ingest
 from flows.maintain import maintain
 from flows.materialize import materialize
@@ -60,15 +60,23 @@ def deployments(settings: Settings, registry: Registry | None = None) -> list[Ru
         for group in known.in_order()
         if group.schedule is not None
     ]
-    return [*scheduled, *(_listing(_deployment(by_hand), known) for by_hand in _BY_HAND), *groups]
+    return [
+        *scheduled,
+        *(_listing(_deployment(by_hand, parameters=_settled(by_hand, settings)), known) for by_hand in _BY_HAND),
+        *groups,
+    ]
+
+
+def _settled(flow: Flow[Any, Any], settings: Settings) -> dict[str, Any]:
+    """What a form holds to begin with where a setting says so."""
+    return {"parallel": settings.parallel} if flow is backfill else {}
 
 
 def _listing(deployment: RunnerDeployment, registry: Registry) -> RunnerDeployment:
     """A deployment whose form lists the feature groups where it asks for one."""
     form = deployment._parameter_openapi_schema  # noqa: SLF001 - Prefect reads it off the signature alone
     if (field := form.properties.get("group")) is not None:
-        names = [registry.name_of(group) for group in registry.in_order()]
-        field["anyOf"] = [{"type": "string", "enum": names}, {"type": "null"}]
+        field["enum"] = [ALL, *(registry.name_of(group) for group in registry.in_order())]
     return deployment
 
 

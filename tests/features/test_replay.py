@@ -235,14 +235,14 @@ def test_a_rollback_that_is_released_leaves_no_trace_before_it(tmp_path_factory,
 
 
 @each_shape
-@settings(max_examples=6)
+@settings(max_examples=4)
 @given(**CRASH)
 def test_crashes_leave_what_an_undisturbed_world_has(tmp_path_factory, shape, setting, **drawn):
     check_crash(tmp_path_factory.mktemp("worlds"), replace(setting, shape=shape), **drawn)
 
 
 @each_shape
-@settings(max_examples=4)
+@settings(max_examples=3)
 @given(**RACE)
 def test_races_leave_what_one_after_the_other_leaves(tmp_path_factory, shape, setting, **drawn):
     check_race(tmp_path_factory.mktemp("worlds"), replace(setting, shape=shape), **drawn)

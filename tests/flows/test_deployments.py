@@ -91,7 +91,7 @@ def test_a_deployment_says_what_it_does_and_its_form_what_to_enter(tmp_path: Pat
 
 def test_the_form_of_a_backfill_lists_the_groups(tmp_path: Path) -> None:
     form = _deployed(tmp_path, _group("stays", None), _group("meals", None))["backfill"]._parameter_openapi_schema
-    assert form.properties["group"]["anyOf"] == [{"type": "string", "enum": ["stays", "meals"]}, {"type": "null"}]
+    assert form.properties["group"]["enum"] == ["all groups", "stays", "meals"]
 
 
 def test_only_the_night_the_morning_and_the_month_are_scheduled(tmp_path: Path) -> None:

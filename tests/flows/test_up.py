@@ -14,11 +14,12 @@ import httpx
 import polars as pl
 import pytest
 from deltalake import DeltaTable
+from playwright.sync_api import Browser, Page, sync_playwright
 
 from infra.wiring import connect
 from up_home import REGISTRY, T0, Up, fill, running, until
 
-DAYS, ROWS = 120, 200
+DAYS, ROWS = 70, 200
 FRESH = shutil.ignore_patterns("prefect", "logs", "features", "turns", "up.log")
 """What a copy of the home leaves out, so that nothing was done in it."""
 
@@ -209,3 +210,57 @@ def test_two_cannot_listen_at_one_port(up: Up, tmp_path: Path) -> None:
     other.client.close()
     assert other.process.wait(60) == 1
     assert f"error: port {port} for prefect is taken" in other.log.read_text()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    found = [path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))]
+    if not found:
+        pytest.skip("there is no Chromium: install Debian's package `chromium`")
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=found[0], args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+def pick(page: Page, day: str) -> None:
+    """Enter midnight of a day in the next empty date field of a form."""
+    page.get_by_text("Select date and time").first.click()
+    page.locator("input[type=date]").fill(day)
+    page.locator("input[type=time]").fill("00:00")
+    page.get_by_role("button", name="Apply").click()
+
+
+def test_somebody_starts_a_backfill_in_a_browser_and_watches_it(up: Up, browser: Browser, tmp_path: Path) -> None:
+    page = browser.new_page(viewport={"width": 1280, "height": 1600}, timezone_id="UTC")
+    page.goto(f"{up.prefect}/deployments/deployment/{up.deployment('backfill')['id']}/run")
+    pick(page, "2025-03-03")
+    pick(page, "2025-03-07")
+    page.get_by_role("button", name="all groups").press("ArrowDown")  # opens the list
+    page.get_by_text("weekly", exact=True).first.click()
+    page.locator("input[type=number]").first.fill("1")
+    page.locator("textarea").first.fill("a price was wrong")
+    page.screenshot(path=tmp_path / "form.png")
+    page.get_by_role("button", name="Submit").click()
+
+    page.locator("a[href*='flow-run/']").first.click()  # in the deployment's list of runs
+    page.get_by_text("Completed", exact=True).first.wait_for(timeout=120_000)
+    page.screenshot(path=tmp_path / "run.png")
+    run = up.run(page.url.rpartition("/flow-run/")[2].partition("?")[0])
+    assert run["parameters"] == {
+        "start": "2025-03-03T00:00:00Z",
+        "end": "2025-03-07T00:00:00Z",
+        "group": "weekly",
+        "chunk_days": 1,
+        "parallel": 1,
+        "dry_run": False,
+        "reason": "a price was wrong",
+        "now": None,
+    }
+    page.get_by_text("Artifacts", exact=True).last.click()
+    page.get_by_text("backfill-weekly", exact=True).click()
+    page.get_by_text("4 of 4 done").wait_for()
+    page.screenshot(path=tmp_path / "artifact.png")
+
+    found = rows(up.home, "weekly", "spent_sum_7d")["event_timestamp"].unique().sort().to_list()
+    assert found == [T0 + timedelta(days=day) for day in range(62, 66)]
