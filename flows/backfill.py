@@ -109,6 +109,7 @@ def _chunks(platform: Platform, opened: Backfill, reason: str) -> int:
     page = BackfillPage(opened, reason)
     if not opened.missing:
         return 0
+    get_run_logger().info("%s: %d of %d chunks to do", opened.group, len(opened.missing), len(opened.chunks))
     now, workers = platform.store.now(), platform.settings.parallel
     with task_runner(platform.settings, workers) as runner:
         tasks = [

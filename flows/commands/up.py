@@ -80,8 +80,9 @@ def _chosen(
 
 
 def _for_the_ui(settings: Settings) -> dict[str, str]:
-    """What the pages of Prefect's UI must know: on another port than 4200 they would ask the wrong server."""
-    return {"PREFECT_SERVER_UI_API_URL": settings.prefect_api_url} if settings.prefect_api_url else {}
+    """What the pages of Prefect's UI show and ask: on another port than 4200 they would ask the wrong server."""
+    logs = {"PREFECT_LOGGING_LEVEL": "INFO"}
+    return logs | ({"PREFECT_SERVER_UI_API_URL": settings.prefect_api_url} if settings.prefect_api_url else {})
 
 
 def _say_where(supervisor: Supervisor, services: Sequence[Service], seconds: float, *, json: bool) -> None:

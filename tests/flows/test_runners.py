@@ -14,7 +14,7 @@ from flows.backfill import backfill
 from infra.wiring import connect
 from up_home import REGISTRY, T0, fill
 
-DAYS = 12
+DAYS = 24
 
 
 @pytest.fixture(scope="module")
@@ -56,12 +56,11 @@ def test_every_task_runner_leaves_the_same_rows(
         "HOME": tmp_path,
         "REGISTRY": "up_home:REGISTRY",
         "TASK_RUNNER": runner,
-        "PARALLEL": "2",
     }.items():
         monkeypatch.setenv(f"FEATUREFAB_{name}", str(value))
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[1]))
     fill(tmp_path, DAYS, 50)
-    (facts,) = backfill(T0, T0 + timedelta(days=DAYS), "weekly", chunk_days=1)
+    (facts,) = backfill(T0, T0 + timedelta(days=DAYS), "weekly", chunk_days=1, parallel=2)
     assert (facts["chunks"], facts["rows"]) == (DAYS, wanted.height)
     assert_frame_equal(rows(tmp_path), wanted, rel_tol=1e-12)  # sums of floats, in whatever order they came
     assert f"| processes at work | {processes} |" in page()

@@ -9,6 +9,7 @@ import signal
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx
 import polars as pl
@@ -101,7 +102,7 @@ def test_a_backfill_is_what_was_typed_and_no_more(up: Up) -> None:
     typed = {"start": "2025-01-03T00:00:00Z", "end": "2025-01-08T00:00:00Z", "group": "doubled", "chunk_days": 2}
     done = up.end(up.begin("backfill", **typed, reason="a price was wrong"))
     assert (done["state_type"], done["name"]) == ("COMPLETED", "backfill doubled 2025-01-03 to 2025-01-08")
-    assert done["parameters"] == typed | {"reason": "a price was wrong"}
+    assert done["parameters"] == typed | {"reason": "a price was wrong", "parallel": 1}
 
     begin, end = (datetime.fromisoformat(typed[name]) for name in ("start", "end"))
     with connect(REGISTRY, up.home) as store:
@@ -233,7 +234,8 @@ def pick(page: Page, day: str) -> None:
 
 def test_somebody_starts_a_backfill_in_a_browser_and_watches_it(up: Up, browser: Browser, tmp_path: Path) -> None:
     page = browser.new_page(viewport={"width": 1280, "height": 1600}, timezone_id="UTC")
-    page.goto(f"{up.prefect}/deployments/deployment/{up.deployment('backfill')['id']}/run")
+    deployment = up.deployment("backfill")["id"]
+    page.goto(f"{up.prefect}/deployments/deployment/{deployment}/run")
     pick(page, "2025-03-03")
     pick(page, "2025-03-07")
     page.get_by_role("button", name="all groups").press("ArrowDown")  # opens the list
@@ -243,11 +245,16 @@ def test_somebody_starts_a_backfill_in_a_browser_and_watches_it(up: Up, browser:
     page.screenshot(path=tmp_path / "form.png")
     page.get_by_role("button", name="Submit").click()
 
-    page.locator("a[href*='flow-run/']").first.click()  # in the deployment's list of runs
+    def started() -> dict[str, Any] | None:
+        asked = {"deployments": {"id": {"any_": [deployment]}}, "sort": "EXPECTED_START_TIME_DESC", "limit": 1}
+        (newest,) = up.ask("POST", "flow_runs/filter", **asked) or [{"parameters": {}}]
+        return newest if newest["parameters"].get("group") == "weekly" else None
+
+    identity = until(started)["id"]
+    page.goto(f"{up.prefect}/runs/flow-run/{identity}")
     page.get_by_text("Completed", exact=True).first.wait_for(timeout=120_000)
     page.screenshot(path=tmp_path / "run.png")
-    run = up.run(page.url.rpartition("/flow-run/")[2].partition("?")[0])
-    assert run["parameters"] == {
+    assert up.run(identity)["parameters"] == {
         "start": "2025-03-03T00:00:00Z",
         "end": "2025-03-07T00:00:00Z",
         "group": "weekly",
