@@ -45,7 +45,7 @@ class BackfillPage:
         return sum(done["rows"] for done in self._done.values())
 
     def add(self, done: Sequence[Facts]) -> None:
-        """Show chunks as done: their number, rows, version, process and seconds."""
+        """Show chunks as done: their number, rows, version and process."""
         self._left -= {chunk["chunk"] for chunk in done}
         self._done |= {chunk["chunk"]: chunk for chunk in done}
         now = time.monotonic()

@@ -6,7 +6,6 @@ A task's result is plain data that a person or a summary can read.
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
@@ -83,14 +82,17 @@ def materialize_group(group: str, now: datetime) -> Facts:
     return {"group": group, "rows": run.rows, "delta_version": run.version}
 
 
-@task(name="backfill chunks", task_run_name="{group} from chunk {chunks[0]} on")
+@task(
+    name="backfill chunks",
+    task_run_name="{group} from chunk {chunks[0]} on",
+    retries=2,
+    retry_delay_seconds=[1, 4],
+    retry_condition_fn=may_pass,
+)
 def backfill_chunks(group: str, plan: int, chunks: Sequence[int], now: datetime) -> list[Facts]:
     """Do some chunks of an open backfill: each is one commit, done once whoever tries."""
-    began = time.monotonic()
     with _home(now) as platform:
-        done = platform.store.do_chunks(group, plan, chunks)
-    shared = {"process": os.getpid(), "seconds": (time.monotonic() - began) / len(done)}
-    return [asdict(chunk) | shared for chunk in done]
+        return [asdict(done) | {"process": os.getpid()} for done in platform.store.do_chunks(group, plan, chunks)]
 
 
 @task(

@@ -193,16 +193,6 @@ def test_the_table_of_settings_is_complete() -> None:
     assert rows("Settings") == table
 
 
-def test_the_deployment_script_looks_for_the_server_it_is_told(tmp_path: Path) -> None:
-    (block,) = _BLOCK.finditer(section("Flows in Prefect"))
-    dead = "http://127.0.0.1:1/api"
-    environment = {"PATH": os.defpath, f"{PREFIX}HOME": str(tmp_path), f"{PREFIX}PREFECT_API_URL": dead}
-    command = [sys.executable, "-c", block["body"]]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert f"{dead}', where no Prefect server answers" in done.stderr.splitlines()[-1]
-
-
 def test_every_make_target_that_is_named_exists() -> None:
     named = {name for page in PAGES for name in re.findall(r"\bmake ([a-z]+)\b", code_of(page))}
     assert {"demo", "test"} <= named

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import (
+    bench_flows,
     bench_line,
     bench_pit,
     bench_push,
@@ -34,6 +35,8 @@ RESULTS = ROOT / "build/bench/results.json"
 
 BENCHMARKS: tuple[Callable[[], Measurement], ...] = (
     bench_line.demo,
+    bench_flows.up_healthy,
+    bench_flows.backfill_365,
     bench_pit.pit_1m_10m,
     bench_pit.pit_1m_10m_duckdb,
     bench_pit.pit_corrected,

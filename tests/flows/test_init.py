@@ -87,6 +87,7 @@ def test_the_small_line_from_the_file_to_what_is_served(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.prove
 def test_what_the_readme_says_to_type_prints_what_it_says(project: Path) -> None:
     *first, read, _ = typed(project)
     for line in first:

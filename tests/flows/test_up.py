@@ -126,17 +126,6 @@ def test_a_backfill_is_what_was_typed_and_no_more(up: Up) -> None:
     assert bar["data"] == 100
 
 
-def test_a_dry_run_shows_what_would_change_and_writes_nothing(up: Up) -> None:
-    before = rows(up.home)
-    typed = {"start": "2025-02-01T00:00:00Z", "end": "2025-02-03T00:00:00Z", "group": "doubled", "chunk_days": 1}
-    done = up.end(up.begin("backfill", **typed, dry_run=True))
-    assert (done["state_type"], done["name"]) == ("COMPLETED", "dry run of backfill doubled 2025-02-01 to 2025-02-03")
-    (page,) = up.artifacts("backfill-plan-doubled")
-    assert "Nothing was written." in page["data"]
-    assert "| 1 | 2025-02-01 | 2025-02-02 |" in page["data"]
-    assert rows(up.home).equals(before)
-
-
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
@@ -152,12 +141,6 @@ def test_the_form_refuses_what_cannot_be_meant(up: Up, wrong: dict[str, object],
     answer = up.client.post(f"deployments/{identity}/create_flow_run", json={"parameters": typed})
     assert answer.status_code == 409
     assert said in answer.text
-
-
-def test_an_end_before_the_start_fails_with_a_sentence(up: Up) -> None:
-    done = up.end(up.begin("backfill", start="2025-01-02T00:00:00Z", end="2025-01-01T00:00:00Z", group="doubled"))
-    assert done["state_type"] == "FAILED"
-    assert "start 2025-01-02 00:00:00 is not before end 2025-01-01 00:00:00" in done["state"]["message"]
 
 
 def test_a_run_that_is_killed_in_mid_backfill_goes_on_by_itself(up: Up, undisturbed: pl.DataFrame) -> None:

@@ -1,9 +1,10 @@
-"""Backfills on threads, Dask and Ray leave the same tables."""
+"""The backfill flow: what it shows and refuses; on threads, Dask and Ray it leaves the same tables."""
 
 from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -32,8 +33,8 @@ def rows(home: Path) -> pl.DataFrame:
     return found.sort("event_timestamp", "card_id")
 
 
-def page() -> str:
-    asked = {"artifacts": {"key": {"any_": ["backfill-weekly"]}}, "sort": "CREATED_DESC", "limit": 1}
+def page(key: str = "backfill-weekly") -> str:
+    asked = {"artifacts": {"key": {"any_": [key]}}, "sort": "CREATED_DESC", "limit": 1}
     with get_client(sync_client=True) as client:
         (found,) = client.request("POST", "/artifacts/filter", json=asked).json()
     return str(found["data"])
@@ -44,7 +45,7 @@ def page() -> str:
     ("runner", "module", "processes"),
     [
         ("threads", "prefect", 1),
-        ("dask", "prefect_dask", 2),
+        pytest.param("dask", "prefect_dask", 2, marks=pytest.mark.prove),
         pytest.param("ray", "prefect_ray", 2, marks=pytest.mark.prove),
     ],
 )
@@ -64,3 +65,31 @@ def test_every_task_runner_leaves_the_same_rows(
     assert (facts["chunks"], facts["rows"]) == (DAYS, wanted.height)
     assert_frame_equal(rows(tmp_path), wanted, rel_tol=1e-12)  # sums of floats, in whatever order they came
     assert f"| processes at work | {processes} |" in page()
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("FEATUREFAB_HOME", str(tmp_path))
+    monkeypatch.setenv("FEATUREFAB_REGISTRY", "up_home:REGISTRY")
+    fill(tmp_path, 3, 20)
+    return tmp_path
+
+
+@pytest.mark.usefixtures("prefect")
+def test_a_dry_run_shows_what_would_change_and_writes_nothing(home: Path) -> None:
+    (facts,) = backfill(T0, T0 + timedelta(days=2), "doubled", chunk_days=1, dry_run=True, reason="a price was wrong")
+    assert facts["dry_run"]
+    shown = page("backfill-plan-doubled")
+    assert "Nothing was written, because a price was wrong." in shown
+    assert "| 1 | 2025-01-01 | 2025-01-02 |" in shown
+    with connect(REGISTRY, home) as store:
+        assert store.current_rows("doubled").collect().is_empty()
+    (done,) = backfill(T0, T0 + timedelta(days=2), "doubled", chunk_days=1)
+    assert facts["new"] == done["rows"] > 0
+
+
+@pytest.mark.usefixtures("prefect", "home")
+def test_an_end_before_the_start_fails_with_a_sentence() -> None:
+    state: Any = backfill(T0 + timedelta(days=1), T0, "doubled", return_state=True)
+    assert state.is_failed()
+    assert "start 2025-01-02 00:00:00 is not before end 2025-01-01 00:00:00" in state.message
