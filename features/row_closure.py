@@ -3,8 +3,8 @@
 A closure answers bit for bit what Polars answers over a column; what cannot be matched exactly does not
 compile, and ``uncompiled`` says why. A column has at least two rows: for one row alone Polars takes other
 kernels, whose last bits differ (``x / 3.7`` multiplies by the inverse in a column and divides in a row). It does so
-too where every row of a column takes the same literal of a ``when``, which no single row can know: such a number
-divided by another literal may differ in its last bit.
+too where every row takes the same literal of a ``when`` or a ``coalesce``, which no single row can know; arithmetic
+whose answer hangs on that does not compile.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from features.row_terms import (
     common_type,
     constant,
     converted,
+    distinct,
     literal,
     refuse_constants,
     unary,
@@ -182,6 +183,7 @@ def _binary(name: str, left: Term, right: Term) -> Term:
 def _float_arithmetic(name: str, left: Term, right: Term) -> Term:
     """Arithmetic of floats; of a literal and a column by the rules that Polars has for these."""
     refuse_constants(left, right)
+    _refuse_settled(name, left, right)
     first, by = (term.value if term.literal else None for term in (left, right))
     if by == 0.0 and name in ("Plus", "Minus"):
         return left  # even where the sum of zeros would have another sign
@@ -195,6 +197,18 @@ def _float_arithmetic(name: str, left: Term, right: Term) -> Term:
     if operation := _ARITHMETIC.get(name) or _FLOAT_ONLY.get(name):
         return both(left, right, operation, FLOAT)
     raise NotImplementedError(f"{as_written(name)}() of floats is not compiled")
+
+
+def _refuse_settled(name: str, left: Term, right: Term) -> None:
+    """Refuse what Polars answers in another way where all rows share one literal: division, and sums of zeros."""
+    of_left, of_right = (bool(term.settled) and not term.literal for term in (left, right))
+    hangs = False
+    if name in _FLOAT_ONLY:
+        hangs = (of_left and right.literal) or (of_right and not left.literal)
+    elif name in ("Plus", "Minus"):
+        hangs = (of_left or of_right) and 0.0 in (*left.settled, *right.settled)
+    if hangs:
+        raise NotImplementedError(f"{as_written(name)}() of what may be one literal in all rows is not compiled")
 
 
 def _require_numbers(name: str, *terms: Term) -> None:
@@ -218,7 +232,7 @@ def _comparison(name: str, left: Term, right: Term) -> Term:
             return (a is not b) is differ
         return bool(operation(a, b))
 
-    return Term(BOOLEAN, run)
+    return Term(BOOLEAN, run, settled=_either(left, right))
 
 
 def _logical(left: Term, right: Term, *, absorbing: bool) -> Term:
@@ -237,15 +251,23 @@ def _logical(left: Term, right: Term, *, absorbing: bool) -> Term:
             return absorbing
         return None if a is None or b is None else not absorbing
 
-    return Term(BOOLEAN, run)
+    return Term(BOOLEAN, run, settled=_either(left, right))
+
+
+def _either(*operands: Term) -> tuple[bool, ...]:
+    """What a test may answer for all rows at once, where that may be."""
+    return (False, True) if any(term.settled for term in operands) else ()
 
 
 def _ternary(predicate: Term, truthy: Term, falsy: Term) -> Term:
     if predicate.dtype != BOOLEAN or predicate.literal:
         raise NotImplementedError(f"a condition of {predicate.dtype} is not compiled")
     dtype = common_type([truthy, falsy])
-    holds, first, second = predicate.run, converted(truthy, dtype).run, converted(falsy, dtype).run
-    return Term(dtype, lambda row: first(row) if holds(row) else second(row))
+    yes, no = converted(truthy, dtype), converted(falsy, dtype)
+    holds, first, second = predicate.run, yes.run, no.run
+    return Term(
+        dtype, lambda row: first(row) if holds(row) else second(row), settled=distinct(yes.settled + no.settled)
+    )
 
 
 def _cast(term: Term, written: Node, options: str) -> Term:
@@ -267,13 +289,13 @@ def _function(function: Node, operands: Sequence[Term]) -> Term:
     name, detail = split_node(inside) if family in _FAMILIES else (family, inside)
     if name in ("IsNull", "IsNotNull") and not first.literal:
         run, missing = first.run, name == "IsNull"
-        return Term(BOOLEAN, lambda row: (run(row) is None) is missing)
+        return Term(BOOLEAN, lambda row: (run(row) is None) is missing, settled=_either(first))
     if name == "Not" and first.dtype == BOOLEAN:
         return unary(first, operator.not_, BOOLEAN)
     if name in _FLOAT_TESTS and first.dtype == FLOAT:
         return unary(first, _FLOAT_TESTS[name], BOOLEAN)
     if name in ("FillNull", "Coalesce"):
-        return _first_known(operands)
+        return _first_known(operands, fills=name == "FillNull")
     if name in ("MinHorizontal", "MaxHorizontal"):
         return _extreme(operands, least=name == "MinHorizontal")
     if name == "IsBetween" and detail["closed"] == "Both" and NULL not in [term.dtype for term in operands]:
@@ -324,15 +346,19 @@ def _clip(first: Term, detail: Mapping[str, bool], bounds: Sequence[Any]) -> Ter
     return unary(first, clipped, first.dtype)
 
 
-def _first_known(operands: Sequence[Term]) -> Term:
+def _first_known(operands: Sequence[Term], *, fills: bool) -> Term:
+    """The first value that is not null; a column that ``fills`` stays a column, whatever all rows are filled with."""
     dtype = common_type(operands)
     refuse_constants(*operands)
-    runs = [converted(term, dtype).run for term in operands]
+    terms = [converted(term, dtype) for term in operands]
+    runs = [term.run for term in terms]
 
     def run(row: Row) -> Any:
         return next((found for each in runs if (found := each(row)) is not None), None)
 
-    return Term(dtype, run)
+    if fills and not terms[0].settled:
+        return Term(dtype, run)
+    return Term(dtype, run, settled=distinct(value for term in terms for value in term.settled))
 
 
 def _extreme(operands: Sequence[Term], *, least: bool) -> Term:
@@ -342,7 +368,8 @@ def _extreme(operands: Sequence[Term], *, least: bool) -> Term:
     refuse_constants(*operands)
     if dtype == BOOLEAN:
         raise NotImplementedError("the least and greatest of Boolean are not compiled")
-    runs = [converted(term, dtype).run for term in operands]
+    terms = [converted(term, dtype) for term in operands]
+    runs = [term.run for term in terms]
 
     def run(row: Row) -> Any:
         best = None
@@ -354,7 +381,8 @@ def _extreme(operands: Sequence[Term], *, least: bool) -> Term:
                 best = better(best, found)
         return best
 
-    return Term(dtype, run)
+    settled = distinct(value for term in terms for value in term.settled) if all(t.settled for t in terms) else ()
+    return Term(dtype, run, settled=settled)
 
 
 def _temporal(term: Term, name: str, detail: Any) -> Term:

@@ -6,9 +6,11 @@ What cannot be built to answer as Polars does raises NotImplementedError, with t
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, timedelta
+from itertools import product
 from typing import Any
 
 import polars as pl
@@ -25,6 +27,7 @@ BITS: Mapping[DataType, int] = {pl.Int8(): 8, pl.Int16(): 16, pl.Int32(): 32, pl
 """Integers by their width."""
 FLOAT, BOOLEAN, STRING, NULL, SPAN = pl.Float64(), pl.Boolean(), pl.String(), pl.Null(), pl.Duration("us")
 MOMENTS = (UTC_US, pl.Datetime("us"))
+_MOST_SETTLED = 64
 _KNOWN: Sequence[DataType] = (FLOAT, BOOLEAN, STRING, pl.Date(), SPAN, *MOMENTS, *BITS)
 
 
@@ -32,13 +35,16 @@ _KNOWN: Sequence[DataType] = (FLOAT, BOOLEAN, STRING, pl.Date(), SPAN, *MOMENTS,
 class Term:
     """A part of an expression: its type and how to get its value from a row.
 
-    A literal has its value at hand; a weak one (a Python number) takes the type of what it meets.
+    A literal has its value at hand; a weak one (a Python number) takes the type of what it meets. ``settled`` are
+    the values that every row may share because each takes the same literal (of a ``when``, a ``coalesce``): Polars
+    then goes on with one number, see ``features.row_closure``.
     """
 
     dtype: DataType
     run: Run
     literal: bool = False
     weak: bool = False
+    settled: tuple[Any, ...] = ()
 
     @property
     def value(self) -> Any:
@@ -58,7 +64,7 @@ def column(name: str, dtypes: Mapping[str, DataType]) -> Term:
 
 def constant(dtype: DataType, value: Any, *, weak: bool = False) -> Term:
     """A literal."""
-    return Term(dtype, lambda _: value, literal=True, weak=weak)
+    return Term(dtype, lambda _: value, literal=True, weak=weak, settled=(value,))
 
 
 def literal(kind: str, inside: Any) -> Term:
@@ -96,27 +102,47 @@ def unary(operand: Term, operation: Unary, dtype: DataType) -> Term:
     """An operation on one part; null stays null."""
     refuse_constants(operand)
     run = operand.run
-    return Term(dtype, lambda row: None if (a := run(row)) is None else operation(a))
+    return Term(
+        dtype, lambda row: None if (a := run(row)) is None else operation(a), settled=settle(operation, operand)
+    )
 
 
 def both(left: Term, right: Term, operation: Binary, dtype: DataType) -> Term:
     """An operation on two parts that is null where either is."""
     refuse_constants(left, right)
     first, second = left.run, right.run
+    settled = settle(operation, left, right)
     if any(term.literal and term.value is None for term in (left, right)):
-        return Term(dtype, lambda _: None)
+        return Term(dtype, lambda _: None, settled=settled)
     if right.literal:
         b = right.value
-        return Term(dtype, lambda row: None if (a := first(row)) is None else operation(a, b))
+        return Term(dtype, lambda row: None if (a := first(row)) is None else operation(a, b), settled=settled)
     if left.literal:
         a = left.value
-        return Term(dtype, lambda row: None if (b := second(row)) is None else operation(a, b))
+        return Term(dtype, lambda row: None if (b := second(row)) is None else operation(a, b), settled=settled)
 
     def run(row: Row) -> Any:
         a, b = first(row), second(row)
         return None if a is None or b is None else operation(a, b)
 
-    return Term(dtype, run)
+    return Term(dtype, run, settled=settled)
+
+
+def settle(operation: Callable[..., Any], *operands: Term) -> tuple[Any, ...]:
+    """What an operation (null where an operand is) answers where each operand is one value for all rows."""
+    found = []
+    for values in product(*(term.settled for term in operands)):
+        with suppress(OverflowError):  # a strict cast: Polars fails too
+            found.append(None if None in values else operation(*values))
+    return distinct(found)
+
+
+def distinct(values: Iterable[Any]) -> tuple[Any, ...]:
+    """The values once each, -0.0 apart from 0.0."""
+    found = tuple({str(value): value for value in values}.values())
+    if len(found) > _MOST_SETTLED:
+        raise NotImplementedError(f"more than {_MOST_SETTLED} literals that a whole column may be are not compiled")
+    return found
 
 
 def refuse_constants(*operands: Term) -> None:
@@ -146,7 +172,7 @@ def common_type(terms: Sequence[Term]) -> DataType:
 def converted(term: Term, dtype: DataType) -> Term:
     """A part in its common type with others (see ``common_type``)."""
     if dtype != FLOAT or term.dtype in (FLOAT, NULL):
-        return Term(dtype, term.run, term.literal)
+        return Term(dtype, term.run, term.literal, settled=term.settled)
     return constant(FLOAT, float(term.value)) if term.literal else unary(term, float, FLOAT)
 
 

@@ -83,8 +83,7 @@ def numbers(draw, depth):
         others = [lambda a: a.fill_null(1), lambda a: a.fill_nan(0.5), lambda a: a**2, lambda a: a**3]
         return draw(one_of(*unary, *more, *casts, *others, lambda a: a.clip(0.5), lambda a: a.clip(upper_bound=4)))(x)
     if kind == 7:
-        # No literal here: where all rows take it, Polars goes on with one number, by other kernels.
-        return pl.when(draw(conditions(depth - 1))).then(x).otherwise(draw(numbers(draw(st.integers(0, depth - 1)))))
+        return pl.when(draw(conditions(depth - 1))).then(x).otherwise(y)
     if kind == 8:
         return draw(one_of(pl.min_horizontal, pl.max_horizontal, pl.coalesce))(x, y)
     return draw(spans())
@@ -216,6 +215,9 @@ def test_what_users_write_compiles(expr):
         (pl.col("h") + 300, "a literal that does not fit Int8 is not compiled"),
         (F + math.inf, "a literal of Float is not compiled"),
         (pl.col("zzz") + 1, "column 'zzz' is not known"),
+        (pl.when("p").then("f").otherwise(7).abs() / 3, "true_divide() of what may be one literal in all rows"),
+        (F / pl.coalesce("g", 1), "true_divide() of what may be one literal in all rows"),
+        (pl.when("p").then("f").otherwise(0.0) + F, "plus() of what may be one literal in all rows"),
         (pl.col("s") + 1, "String"),
     ],
 )
