@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated
 
-from prefect import flow, get_run_logger
+from prefect import get_run_logger
 from prefect.futures import as_completed
 from prefect.runtime import flow_run
 from pydantic import Field
@@ -14,16 +14,14 @@ from pydantic import Field
 from features.materialization import Backfill
 from features.times import as_utc
 from flows.backfill_page import BackfillPage, show_preview
-from flows.choice import chosen
+from flows.choice import ALL, chosen
 from flows.moment import moment_of
-from flows.resume import resume
+from flows.platform_flow import platform_flow
 from flows.runners import task_runner
 from flows.stations import Facts
 from flows.tasks import backfill_chunks
 from infra.turns import turn
 from infra.wiring import Platform, fixed_clock, open_platform
-
-ALL = "all groups"
 
 _TASKS_PER_WORKER = 8
 """Each task opens the home anew: few chunks are lost with one, and they are many for the time that takes."""
@@ -38,7 +36,7 @@ def _name() -> str:
     return f"{'dry run of ' if asked['dry_run'] else ''}backfill {asked['group']} {days}"
 
 
-@flow(name="backfill", flow_run_name=_name, on_crashed=[resume])
+@platform_flow("backfill", _name)
 def backfill(
     start: datetime,
     end: datetime,

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 
 from features.registry import Registry
 
+ALL = "all groups"
+"""What a form says where it asks for one group or all."""
+
 
 def chosen(registry: Registry, names: Sequence[str] | None = None) -> list[str]:
     """The groups that are named, or all: each once, after those it reads from, by the name that means it alone.

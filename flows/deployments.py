@@ -16,7 +16,8 @@ from prefect.schedules import Cron
 from prefect.types.entrypoint import EntrypointType
 
 from features.registry import Registry
-from flows.backfill import ALL, backfill
+from flows.backfill import backfill
+from flows.choice import ALL
 from flows.ingest import ingest
 from flows.maintain import maintain
 from flows.materialize import materialize

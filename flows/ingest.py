@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from prefect import flow
-
 from flows.moment import moment_of
-from flows.resume import resume
+from flows.platform_flow import platform_flow
 from flows.stations import Facts
 from flows.tasks import ingest_files
 
 
-@flow(name="ingest", flow_run_name="ingest", on_crashed=[resume])
+@platform_flow("ingest")
 def ingest(paths: list[str], source: str | None = None, now: datetime | None = None) -> Facts:
     """Take every new file at or below the paths into bronze, each exactly once.
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from prefect import flow
-
 from flows.moment import moment_of
-from flows.resume import resume
+from flows.platform_flow import platform_flow
 from flows.stations import Facts
 from flows.tasks import maintain_tables
 
 
-@flow(name="maintain", flow_run_name="maintain", on_crashed=[resume])
+@platform_flow("maintain")
 def maintain(dry_run: bool = False, now: datetime | None = None) -> list[Facts]:
     """Merge small files, write checkpoints and remove files that no version in use needs, table by table.
 

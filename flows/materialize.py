@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from prefect import flow
-
 from flows.choice import chosen
 from flows.moment import moment_of
-from flows.resume import resume
+from flows.platform_flow import platform_flow
 from flows.stations import Facts, each
 from flows.tasks import materialize_group
 from infra.settings import load_settings
 from infra.wiring import load_registry
 
 
-@flow(name="materialize", flow_run_name="materialize", on_crashed=[resume])
+@platform_flow("materialize")
 def materialize(groups: list[str] | None = None, now: datetime | None = None) -> list[Facts]:
     """Emit the feature rows that new source commits and the passing of time made necessary.
 

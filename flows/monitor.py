@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from prefect import flow
-
 from flows.moment import moment_of
-from flows.resume import resume
+from flows.platform_flow import platform_flow
 from flows.stations import Facts
 from flows.tasks import report_night, score_model
 from infra.monitoring import day_before
@@ -15,7 +13,7 @@ from infra.settings import load_settings
 from infra.wiring import load_registry
 
 
-@flow(name="monitor", flow_run_name="monitor", on_crashed=[resume])
+@platform_flow("monitor")
 def monitor(now: datetime | None = None) -> Facts:
     """Ask the models about the day before, and watch data, features, predictions and models.
 

@@ -7,7 +7,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from prefect import flow
 from prefect.runtime import flow_run
 
 from features.errors import InvalidInput, StationsLost
@@ -18,7 +17,7 @@ from flows.moment import moment_of
 from flows.monitor import monitor
 from flows.night_page import show_night
 from flows.parity import parity
-from flows.resume import resume
+from flows.platform_flow import platform_flow
 from flows.stations import Facts, sentence
 from flows.sync import sync
 from flows.train import train
@@ -31,7 +30,7 @@ def _name() -> str:
     return f"night of {as_utc(flow_run.parameters.get('now') or utc_now()):%Y-%m-%d}"
 
 
-@flow(name="nightly", flow_run_name=_name, on_crashed=[resume])
+@platform_flow("nightly", _name)
 def nightly(landing: str | None = None, now: datetime | None = None) -> Facts:
     """Ingest, materialize, sync, check parity, train the models that have no version yet, score and report.
 

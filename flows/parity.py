@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from prefect import flow
-
 from features.errors import ParityBroken
 from features.parity import LEAST_AGREEMENT
 from flows.moment import moment_of
-from flows.resume import resume
+from flows.platform_flow import platform_flow
 from flows.stations import Facts
 from flows.tasks import compare_stores
 from infra.parity import SAMPLE
 
 
-@flow(name="parity", flow_run_name="parity", on_crashed=[resume])
+@platform_flow("parity")
 def parity(name: str | None = None, sample: int = SAMPLE, now: datetime | None = None) -> list[Facts]:
     """Compare online answers with the offline store as of now; fail below 99.9 % agreement of any feature.
 

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from prefect import flow
-
 from flows.choice import served
 from flows.moment import moment_of
-from flows.resume import resume
+from flows.platform_flow import platform_flow
 from flows.stations import Facts, each
 from flows.tasks import sync_group, warm_group
 from infra.settings import load_settings
 from infra.wiring import load_registry
 
 
-@flow(name="sync", flow_run_name="sync", on_crashed=[resume])
+@platform_flow("sync")
 def sync(groups: list[str] | None = None, now: datetime | None = None) -> list[Facts]:
     """Publish what was materialized since the last sync to the online store.
 
@@ -28,7 +26,7 @@ def sync(groups: list[str] | None = None, now: datetime | None = None) -> list[F
     return each(served(registry, groups), lambda name: sync_group(name, moment))
 
 
-@flow(name="warm-up", flow_run_name="warm-up", on_crashed=[resume])
+@platform_flow("warm-up")
 def warm_up(now: datetime | None = None) -> list[Facts]:
     """Bring the online rows into memory before the day's first requests.
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from prefect import flow
-
 from flows.moment import moment_of
-from flows.resume import resume
+from flows.platform_flow import platform_flow
 from flows.stations import Facts, each
 from flows.tasks import train_model
 from infra.settings import load_settings
 from infra.wiring import load_registry
 
 
-@flow(name="train", flow_run_name="train", on_crashed=[resume])
+@platform_flow("train")
 def train(models: list[str] | None = None, now: datetime | None = None) -> list[Facts]:
     """Train models and register them as champions.
 

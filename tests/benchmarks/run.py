@@ -20,6 +20,7 @@ from rich.table import Table
 from benchmarks import (
     bench_flows,
     bench_line,
+    bench_nights,
     bench_pit,
     bench_push,
     bench_reproduce,
@@ -37,6 +38,8 @@ BENCHMARKS: tuple[Callable[[], Measurement], ...] = (
     bench_line.demo,
     bench_flows.up_healthy,
     bench_flows.backfill_365,
+    bench_nights.night_noop,
+    bench_nights.flow_overhead,
     bench_pit.pit_1m_10m,
     bench_pit.pit_1m_10m_duckdb,
     bench_pit.pit_corrected,

@@ -145,6 +145,16 @@ def test_the_form_refuses_what_cannot_be_meant(up: Up, wrong: dict[str, object],
     assert said in answer.text
 
 
+def test_a_run_that_fails_says_why_in_a_sentence(up: Up) -> None:
+    run = up.end(up.begin("backfill", start="2025-01-02T00:00:00Z", end="2025-01-01T00:00:00Z", group="doubled"))
+    why = "start 2025-01-02 00:00:00 is not before end 2025-01-01 00:00:00"
+    assert (run["state_type"], run["tags"]) == ("FAILED", ["backfill", "doubled"])
+    assert why in run["state"]["message"]
+    # Logs arrive a moment after the state.
+    logged = until(lambda: [text for text in up.logged(run["id"]) if why in text])
+    assert not [text for text in up.logged(run["id"]) if "Traceback" in text], logged
+
+
 def test_a_run_that_is_killed_in_mid_backfill_goes_on_by_itself(up: Up, undisturbed: pl.DataFrame) -> None:
     run = everything(up)
     begun(up, 20)
