@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
-from prefect import State
+from prefect import State, task
 from prefect.client.schemas.objects import TaskRun
 from prefect.tasks import Task
 
 from features.errors import FeatureFabError, StationsLost, StorageError
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
 Facts = dict[str, Any]
+
+
+def station(name: str, run_name: str | None = None) -> Callable[[Callable[P, R]], Task[P, R]]:
+    """Make a function a station's task: tried again, a little later each time, where the failure may pass.
+
+    ``run_name`` is what a run is called; words in braces are parameters.
+    """
+    return task(name=name, task_run_name=run_name, retries=2, retry_delay_seconds=[1, 4], retry_condition_fn=may_pass)
 
 
 def each(names: Iterable[str], run: Callable[[str], Facts]) -> list[Facts]:

@@ -12,10 +12,10 @@ from datetime import datetime
 from pathlib import Path
 
 import polars as pl
-from prefect import get_run_logger, task
+from prefect import get_run_logger
 
 from features.errors import TrackingError, TrainingError
-from flows.stations import Facts, may_pass
+from flows.stations import Facts, station
 from infra.ingest import open_ingestor
 from infra.ledger import REJECTED, TRUNCATED
 from infra.maintenance import maintain
@@ -33,7 +33,7 @@ def _home(now: datetime) -> Platform:
     return open_platform(clock=fixed_clock(now))
 
 
-@task(name="ingest files", retries=2, retry_delay_seconds=[1, 4], retry_condition_fn=may_pass)
+@station("ingest files")
 def ingest_files(paths: Sequence[str], source: str | None, now: datetime) -> Facts:
     """Take every new file at or below the paths into bronze."""
     with _home(now) as platform:
@@ -63,13 +63,7 @@ def _resting(platform: Platform, group: str) -> str | None:
     return why
 
 
-@task(
-    name="materialize group",
-    task_run_name="materialize {group}",
-    retries=2,
-    retry_delay_seconds=[1, 4],
-    retry_condition_fn=may_pass,
-)
+@station("materialize group", "materialize {group}")
 def materialize_group(group: str, now: datetime) -> Facts:
     """Run a group's live path, unless a rollback holds the group or it is retired."""
     with _home(now) as platform:
@@ -82,22 +76,14 @@ def materialize_group(group: str, now: datetime) -> Facts:
     return {"group": group, "rows": run.rows, "delta_version": run.version}
 
 
-@task(
-    name="backfill chunks",
-    task_run_name="{group} from chunk {chunks[0]} on",
-    retries=2,
-    retry_delay_seconds=[1, 4],
-    retry_condition_fn=may_pass,
-)
+@station("backfill chunks", "{group} from chunk {chunks[0]} on")
 def backfill_chunks(group: str, plan: int, chunks: Sequence[int], now: datetime) -> list[Facts]:
     """Do some chunks of an open backfill: each is one commit, done once whoever tries."""
     with _home(now) as platform:
         return [asdict(done) | {"process": os.getpid()} for done in platform.store.do_chunks(group, plan, chunks)]
 
 
-@task(
-    name="sync group", task_run_name="sync {group}", retries=2, retry_delay_seconds=[1, 4], retry_condition_fn=may_pass
-)
+@station("sync group", "sync {group}")
 def sync_group(group: str, now: datetime) -> Facts:
     """Publish a group's newest rows online."""
     with _home(now) as platform:
@@ -106,16 +92,14 @@ def sync_group(group: str, now: datetime) -> Facts:
     return {"group": group, "rows": run.rows, "entities": entities}
 
 
-@task(
-    name="warm group", task_run_name="warm {group}", retries=2, retry_delay_seconds=[1, 4], retry_condition_fn=may_pass
-)
+@station("warm group", "warm {group}")
 def warm_group(group: str, now: datetime) -> Facts:
     """Read through a group's online rows, so that the first requests of the day find them in memory."""
     with _home(now) as platform:
         return {"group": group, "entities": platform.store.online.count(platform.store.registry.group(group).table_id)}
 
 
-@task(name="compare stores", retries=2, retry_delay_seconds=[1, 4], retry_condition_fn=may_pass)
+@station("compare stores")
 def compare_stores(name: str | None, sample: int, now: datetime) -> list[Facts]:
     """Ask both stores about a sample of entities of each group; ``worst`` is the feature that agrees least."""
     return [
@@ -130,13 +114,7 @@ def compare_stores(name: str | None, sample: int, now: datetime) -> list[Facts]:
     ]
 
 
-@task(
-    name="train model",
-    task_run_name="train {model}",
-    retries=2,
-    retry_delay_seconds=[1, 4],
-    retry_condition_fn=may_pass,
-)
+@station("train model", "train {model}")
 def train_model(model: str, now: datetime) -> Facts:
     """Train and register a model; where its data do not suffice, say why and go on."""
     with _home(now) as platform:
@@ -147,13 +125,7 @@ def train_model(model: str, now: datetime) -> Facts:
     return {"model": model, "version": version.version, "run_id": version.run_id, "metrics": dict(version.metrics)}
 
 
-@task(
-    name="score model",
-    task_run_name="score {model}",
-    retries=2,
-    retry_delay_seconds=[1, 4],
-    retry_condition_fn=may_pass,
-)
+@station("score model", "score {model}")
 def score_model(model: str, start: datetime, end: datetime, now: datetime) -> Facts:
     """Ask a model about the entities labelled in [start, end); without a version there is nothing to ask."""
     with _home(now) as platform:
@@ -165,14 +137,14 @@ def score_model(model: str, start: datetime, end: datetime, now: datetime) -> Fa
     return {"model": model, "version": scored.version, "rows": scored.rows}
 
 
-@task(name="maintain tables", retries=2, retry_delay_seconds=[1, 4], retry_condition_fn=may_pass)
+@station("maintain tables")
 def maintain_tables(now: datetime, *, dry_run: bool) -> list[Facts]:
     """Look after every table of the lake."""
     with _home(now) as platform:
         return [asdict(done) for done in maintain(platform, dry_run=dry_run)]
 
 
-@task(name="write report", retries=2, retry_delay_seconds=[1, 4], retry_condition_fn=may_pass)
+@station("write report")
 def report_night(now: datetime) -> Facts:
     """Watch data, features and predictions of the last day and write the night's report."""
     with _home(now) as platform:
