@@ -93,3 +93,24 @@ def test_an_end_before_the_start_fails_with_a_sentence() -> None:
     state: Any = backfill(T0 + timedelta(days=1), T0, "doubled", return_state=True)
     assert state.is_failed()
     assert "start 2025-01-02 00:00:00 is not before end 2025-01-01 00:00:00" in state.message
+
+
+@pytest.mark.usefixtures("prefect")
+def test_a_future_end_is_cut_and_said(home: Path) -> None:
+    now = T0 + timedelta(days=2, hours=12)
+    (facts,) = backfill(T0, T0 + timedelta(days=30), "doubled", chunk_days=1, now=now)
+    assert facts["note"].startswith("the end was moved to now, 2025-01-03 12:00:00 UTC")
+    with connect(REGISTRY, home) as store:
+        found = store.current_rows("doubled").collect()
+    assert facts["rows"] == found.height > 0
+    assert found["event_timestamp"].max() <= now
+
+
+@pytest.mark.usefixtures("prefect")
+def test_days_without_a_row_are_done_and_leave_nothing(home: Path) -> None:
+    before = T0 - timedelta(days=3)
+    (facts,) = backfill(before, T0, "doubled", chunk_days=1)
+    assert (facts["chunks"], facts["rows"]) == (3, 0)
+    assert page("backfill-doubled").count("| done | 0 |") == 3
+    with connect(REGISTRY, home) as store:
+        assert store.current_rows("doubled").collect().is_empty()
