@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Literal, Optional
 
 import typer
 
@@ -84,6 +84,24 @@ def ingest(
     from flows.commands.intake import ingest as body
 
     body(paths, source, retry=retry, home=home, json=json)
+
+
+@app.command()
+def quarantine(
+    action: Annotated[Literal["list", "show", "release", "drop"], typer.Argument(help="What to do.")],
+    source: Annotated[Optional[str], typer.Argument(help="The source whose rows they are.")] = None,  # noqa: UP045
+    file: Annotated[Optional[list[str]], typer.Option(help="Only of the file with this hash; repeatable.")] = None,  # noqa: UP045
+    rule: Annotated[Optional[list[str]], typer.Option(help="Only what broke this rule; repeatable.")] = None,  # noqa: UP045
+    reason: Annotated[str, typer.Option(help="Why, for whoever asks later.")] = "",
+    limit: Annotated[int, typer.Option(help="How many rows to show.")] = 20,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """List or show rows that broke a rule; release those that keep the rules as they are now, or drop them."""
+    from flows.commands.quarantined import Asked
+    from flows.commands.quarantined import quarantine as body
+
+    body(action, Asked(source, file or [], rule or [], reason, limit), home=home, json=json)
 
 
 @app.command()

@@ -22,6 +22,7 @@ from infra.maintenance import maintain
 from infra.model_runs import score, train
 from infra.monitoring import write_report
 from infra.parity import parity_of_home
+from infra.quarantine import open_quarantine
 from infra.turns import turn
 from infra.wiring import Platform, fixed_clock, open_platform
 
@@ -37,6 +38,7 @@ def _home(now: datetime) -> Platform:
 def ingest_files(paths: Sequence[str], source: str | None, now: datetime) -> Facts:
     """Take every new file at or below the paths into bronze."""
     with _home(now) as platform:
+        open_quarantine(platform).finish()
         result = open_ingestor(platform).ingest([Path(p) for p in paths], source)
     return {
         "files": result.entries.height,

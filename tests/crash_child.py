@@ -13,6 +13,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,25 @@ def run_ingest(home: Path, first: int = 0) -> None:
     ingestor.ingest([home.parents[1] / "landing"])
 
 
-LINES = {"features": run_features, "backfill": run_backfill, "writers": run_writers, "ingest": run_ingest}
+def run_release(home: Path, first: int = 0) -> None:
+    """Let in what waits in quarantine, by rules that allow any reading."""
+    from expectations.suites import wafer  # noqa: PLC0415
+    from features.definitions import REGISTRY as WAFERS  # noqa: PLC0415
+    from infra.quarantine import Quarantine  # noqa: PLC0415
+
+    print(first, flush=True)
+    relaxed = replace(wafer.test_results, rows=[rule for rule in wafer.test_results.rows if not rule.where])
+    lake, registry = DeltaLake(home / "lake"), Registry([*WAFERS.sources.values(), last_payment])
+    Quarantine(lake, registry, lambda _: relaxed, lambda: T0).release("test_results")
+
+
+LINES = {
+    "features": run_features,
+    "backfill": run_backfill,
+    "writers": run_writers,
+    "ingest": run_ingest,
+    "release": run_release,
+}
 
 
 class Executioner:

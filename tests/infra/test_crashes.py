@@ -57,8 +57,10 @@ COMMITS = {
         *[LEDGER, "append lake/bronze/wafers", "append lake/bronze/parts", "append lake/bronze/test_results", LEDGER],
         *[LEDGER, "append lake/bronze/wafers", "append lake/bronze/parts", "append lake/bronze/test_results", LEDGER],
     ],
+    # What lets a quarantined row in: decided, then done.
+    "release": ["create lake/quality/decisions", "append lake/quality/decisions", "append lake/bronze/test_results"],
 }
-LONG = ("ingest", "withdraw")  # their children import Great Expectations
+LONG = ("ingest", "withdraw", "release")  # their children import Great Expectations
 QUICK = {
     "features": {
         ("before", 4),
@@ -71,6 +73,7 @@ QUICK = {
     },
     "ingest": {("after", 4)},
     "withdraw": set(),
+    "release": {("after", 2)},
 }
 POINTS = [
     pytest.param(line, when, number, id=f"{line}-{when}-{number}-{what}", marks=marks)
@@ -126,6 +129,8 @@ class Bench:
         if line == "withdraw":
             assert run(CHILD, "ingest", self._start, 0, "after", 4)[0] == KILLED
             (folder / "landing" / "2.stdf").unlink()
+        if line == "release":
+            crash_child.run_ingest(self._start)
         crash_child.LINES[self.line](home := self.home("undisturbed"))
         self.content = content(home)
 
