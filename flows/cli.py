@@ -93,7 +93,7 @@ def quarantine(
     file: Annotated[Optional[list[str]], typer.Option(help="Only of the file with this hash; repeatable.")] = None,  # noqa: UP045
     rule: Annotated[Optional[list[str]], typer.Option(help="Only what broke this rule; repeatable.")] = None,  # noqa: UP045
     reason: Annotated[str, typer.Option(help="Why, for whoever asks later.")] = "",
-    limit: Annotated[int, typer.Option(help="How many rows to show.")] = 20,
+    limit: Annotated[int, typer.Option(help="How many rows to show.")] = 5,
     home: Home = None,
     json: Json = False,
 ) -> None:

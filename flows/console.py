@@ -98,7 +98,7 @@ def print_table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     if not rows:
         out.print(f"{title}: none", markup=False)
         return
-    table = Table(title=Text(title), title_justify="left", header_style="bold", box=None, pad_edge=False)
+    table = Table(header_style="bold", box=None, pad_edge=False)
     for name in rows[0]:
         numeric = all(isinstance(r[name], int | float) or r[name] is None for r in rows)
         # Names stay whole; sentences, paths and moments wrap.
@@ -108,4 +108,5 @@ def print_table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
         )
     for row in rows:
         table.add_row(*(Text(show(v)) for v in row.values()))
+    out.print(Text(title, style="italic"), soft_wrap=True)  # not the table's own: that one wraps in a narrow table
     out.print(table)

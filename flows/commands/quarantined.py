@@ -11,7 +11,7 @@ import polars as pl
 from expectations.quarantine import RULES, SEVERITY
 from features.errors import InvalidInput
 from features.source import EVENT_DATE, FILE_SHA256, INGESTED_AT, RECORD_OFFSET
-from flows.console import clear_errors, out, print_json, print_table
+from flows.console import clear_errors, out, print_json, print_table, show
 from infra.quarantine import Quarantine, open_quarantine
 from infra.wiring import open_platform
 
@@ -47,16 +47,16 @@ def quarantine(action: str, asked: Asked, *, home: Path | None, json: bool) -> N
 
 
 def _show(rows: pl.DataFrame, limit: int, *, json: bool) -> None:
-    """Rows one by one, with what they broke; columns without a value are left out."""
+    """Rows one by one, with what they broke and where they stood; columns without a value are left out."""
     shown = rows.head(limit).to_dicts()
     if json:
         print_json({"rows": shown, "waiting": rows.height})
         return
     for row in shown:
-        broke, where = f"{row.pop(SEVERITY)}: {', '.join(row.pop(RULES))}", row.pop(RECORD_OFFSET)
-        named = {"file": row.pop(FILE_SHA256)[:_SHORT], "at": where}
-        values = {name: v for name, v in row.items() if v is not None and name not in (INGESTED_AT, EVENT_DATE)}
-        print_table(broke, [named | values])
+        broke, file, at = ", ".join(row.pop(RULES)), row.pop(FILE_SHA256)[:_SHORT], row.pop(RECORD_OFFSET)
+        values = [(n, v) for n, v in row.items() if v is not None and n not in (SEVERITY, INGESTED_AT, EVENT_DATE)]
+        title = f"file {file} at {at:,} broke {broke} ({row[SEVERITY]})"
+        print_table(title, [{"column": name, "value": show(value)} for name, value in values])
     out.print(f"{len(shown)} of {rows.height:,} rows")
 
 
