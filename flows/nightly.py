@@ -7,10 +7,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from prefect import get_run_logger
 from prefect.runtime import flow_run
 
 from features.errors import InvalidInput, StationsLost
 from features.times import as_utc, utc_now
+from flows.console import complain
 from flows.ingest import ingest
 from flows.materialize import materialize
 from flows.moment import moment_of
@@ -23,6 +25,7 @@ from flows.sync import sync
 from flows.train import train
 from infra.model_runs import untrained
 from infra.settings import load_settings
+from infra.turns import NIGHT, turn
 from infra.wiring import fixed_clock, open_platform
 
 
@@ -35,13 +38,27 @@ def nightly(landing: str | None = None, now: datetime | None = None) -> Facts:
     """Ingest, materialize, sync, check parity, train the models that have no version yet, score and report.
 
     A station that fails is left for the next night, which finds its work undone, and the others do theirs; the
-    night then fails with the station's name. What one can read of it in ten seconds is its page.
+    night then fails with the station's name. What one can read of it in ten seconds is its page. Where another
+    night is at work, this one comes after it, and does what is left to do.
 
     Args:
         landing: The folder in which files arrive; empty for the home's own.
         now: The moment the night counts as; empty for the present.
     """
-    moment, line = moment_of(now), _Line()
+    with turn(load_settings().turns, NIGHT, flow_run.name or "a night", waiting=_waits):
+        return _night(landing, moment_of(now))
+
+
+def _waits(holder: str) -> None:
+    """Say so, in the run's log and where the command was typed: what a private server logs is not shown."""
+    said = f"the night waits for its turn after {holder}"
+    get_run_logger().info(said)
+    complain("note", said)
+
+
+def _night(landing: str | None, moment: datetime) -> Facts:
+    """The stations, and the page."""
+    line = _Line()
     facts: Facts = {
         "now": moment.isoformat(),
         "ingested": line.station("ingest", lambda: take_in(landing, moment), {"files": 0}),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -23,7 +24,7 @@ from infra.model_runs import score, train
 from infra.monitoring import write_report
 from infra.parity import parity_of_home
 from infra.quarantine import open_quarantine
-from infra.turns import turn
+from infra.turns import INGEST, training, turn
 from infra.wiring import Platform, fixed_clock, open_platform
 
 _PATIENCE = 60.0
@@ -34,10 +35,19 @@ def _home(now: datetime) -> Platform:
     return open_platform(clock=fixed_clock(now))
 
 
+def _turn(platform: Platform, name: str, owner: str) -> AbstractContextManager[str | None]:
+    """A turn that is waited for, which is said in the run's log."""
+
+    def waits(holder: str) -> None:
+        get_run_logger().info("waits for its turn after %s", holder)
+
+    return turn(platform.settings.turns, name, owner, waiting=waits)
+
+
 @station("ingest files")
 def ingest_files(paths: Sequence[str], source: str | None, now: datetime) -> Facts:
     """Take every new file at or below the paths into bronze."""
-    with _home(now) as platform:
+    with _home(now) as platform, _turn(platform, INGEST, "another ingest"):
         open_quarantine(platform).finish()
         result = open_ingestor(platform).ingest([Path(p) for p in paths], source)
     return {
@@ -119,7 +129,7 @@ def compare_stores(name: str | None, sample: int, now: datetime) -> list[Facts]:
 @station("train model", "train {model}")
 def train_model(model: str, now: datetime) -> Facts:
     """Train and register a model; where its data do not suffice, say why and go on."""
-    with _home(now) as platform:
+    with _home(now) as platform, _turn(platform, training(model), f"another training of {model}"):
         try:
             version = train(platform.store, platform.tracker, platform.store.registry.model(model))
         except TrainingError as error:

@@ -1,4 +1,6 @@
-"""Turns: one run at a time works on a feature group of a home; another one waits, or leaves it.
+"""Turns: one run at a time is a night of a home, takes files in, works on a feature group or trains a model.
+
+Another one waits, or leaves it.
 
 A turn is a lock of the operating system on a file, which falls with its process however that ends. Runs on
 other machines are kept apart by the tables themselves (ConcurrentRun).
@@ -12,7 +14,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+NIGHT, INGEST = "night-flow", "ingest-files"
+"""Turns that are no group's: no group's name has a hyphen."""
+
 _LOOK_SECONDS = 0.5
+
+
+def training(model: str) -> str:
+    """The name of the turn to train a model."""
+    return f"train-{model}"
 
 
 @contextmanager
