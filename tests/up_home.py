@@ -131,6 +131,16 @@ class Up:
     def artifacts(self, key: str) -> list[dict[str, Any]]:
         return self.ask("POST", "artifacts/filter", artifacts={"key": {"any_": [key]}}, sort="KEY_ASC")
 
+    def logged(self, identity: str) -> str:
+        """What a run's log says by now, line by line."""
+        lines = self.ask("POST", "logs/filter", logs={"flow_run_id": {"any_": [identity]}})
+        return "\n".join(line["message"] for line in lines)
+
+    def holder(self, name: str) -> str | None:
+        """Who has, or had last, the turn of a name."""
+        file = self.home / "turns" / f"{name}.turn"
+        return file.read_text() if file.exists() else None
+
     def children(self, what: str) -> list[int]:
         """The processes that work on the home and whose command has a word."""
         listed = subprocess.run(["ps", "-eo", "pid=,args="], capture_output=True, text=True, check=True).stdout

@@ -8,7 +8,7 @@ import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from deltalake import DeltaTable
 from playwright.sync_api import Browser, Page, sync_playwright
 from playwright.sync_api import TimeoutError as Late
 
+from infra.turns import turn
 from infra.wiring import connect
 from up_home import REGISTRY, T0, Up, fill, running, until
 
@@ -72,6 +73,14 @@ def assert_done_once(home: Path, undisturbed: pl.DataFrame) -> None:
     assert table.to_pyarrow_table(columns=["card_id"]).num_rows == undisturbed.height
 
 
+def assert_once(home: Path, group: str, height: int | None = None) -> None:
+    """Every row of a group was appended once, and they are so many."""
+    table = DeltaTable(str(home / "lake" / "features" / group / "v1"))
+    found = pl.from_arrow(table.to_pyarrow_table(columns=["card_id", "event_timestamp"]))
+    assert isinstance(found, pl.DataFrame)
+    assert found.height == found.n_unique() == (height or found.height) > 0
+
+
 def everything(up: Up) -> str:
     """A backfill of all days, a chunk a day."""
     end = T0 + timedelta(days=DAYS)
@@ -84,11 +93,12 @@ def begun(up: Up, chunks: int) -> None:
     until(lambda: len(list(log.glob("*.json"))) > chunks)
 
 
-def kill(up: Up, what: str) -> None:
+def kill(up: Up, what: str, how: signal.Signals = signal.SIGKILL) -> list[int]:
     killed = up.children(what)
     assert killed
     for process in killed:
-        os.kill(process, signal.SIGKILL)
+        os.kill(process, how)
+    return killed
 
 
 def test_everything_answers(up: Up) -> None:
@@ -162,6 +172,25 @@ def test_a_run_that_is_killed_in_mid_backfill_goes_on_by_itself(up: Up, undistur
     done = up.end(run)
     assert (done["state_type"], done["run_count"]) == ("COMPLETED", 2), done["state"]["message"]
     assert_done_once(up.home, undisturbed)
+
+
+def test_backfills_of_one_group_queue_and_those_of_two_run_side_by_side(up: Up) -> None:
+    typed = {"start": "2025-01-02T00:00:00Z", "end": "2025-03-10T00:00:00Z", "group": "tripled", "chunk_days": 1}
+    first, named = up.begin("backfill", **typed), "backfill tripled 2025-01-02 to 2025-03-10"
+    until(lambda: up.holder("tripled") == named)
+    halted = kill(up, "prefect.engine", signal.SIGSTOP)  # in the middle, for as long as it takes the others to come
+    try:
+        second = up.begin("backfill", **typed | {"end": "2025-02-10T00:00:00Z"})
+        other = up.begin("backfill", **typed | {"group": "doubled", "chunk_days": 30})
+        assert up.end(other)["state_type"] == "COMPLETED"
+        until(lambda: f"feature group tripled: waits for its turn after {named}" in up.logged(second))
+    finally:
+        for process in halted:
+            os.kill(process, signal.SIGCONT)
+    ended = [up.end(run) for run in (first, second)]
+    assert [(run["state_type"], run["run_count"]) for run in ended] == [("COMPLETED", 1)] * 2
+    assert ended[0]["end_time"] < ended[1]["end_time"]
+    assert_once(up.home, "tripled")
 
 
 @pytest.mark.prove
@@ -276,3 +305,44 @@ def test_somebody_starts_a_backfill_in_a_browser_and_watches_it(up: Up, browser:
 
     found = rows(up.home, "weekly", "spent_sum_7d")["event_timestamp"].unique().sort().to_list()
     assert found == [T0 + timedelta(days=day) for day in range(62, 66)]
+
+
+def begun_nights(up: Up, deployment: str) -> list[dict[str, Any]]:
+    """The nights that began, by whatever they were started."""
+    states = {"type": {"any_": ["PENDING", "RUNNING", "COMPLETED", "FAILED", "CRASHED"]}}
+    asked = {"deployments": {"id": {"any_": [deployment]}}, "flow_runs": {"state": states}}
+    found: list[dict[str, Any]] = up.ask("POST", "flow_runs/filter", **asked)
+    return found
+
+
+def test_a_schedule_fires_by_itself_and_nights_come_one_after_the_other(up: Up) -> None:
+    """The last one of those that share a server: a night leaves no group as it was."""
+    nightly = up.deployment("nightly")["id"]
+    up.ask("PATCH", f"deployments/{nightly}", schedules=[{"active": True, "schedule": {"interval": 5}}])
+    with turn(up.home / "turns", "doubled", "a long run"):  # a night is at work while the next one falls due
+        until(lambda: len(begun_nights(up, nightly)) > 1)
+        up.ask("PATCH", f"deployments/{nightly}", schedules=[])
+        nights = begun_nights(up, nightly)
+        until(lambda: any("the night waits for its turn after night of" in up.logged(n["id"]) for n in nights))
+    ended = [up.end(night["id"]) for night in nights]
+    assert {(night["auto_scheduled"], night["state_type"]) for night in ended} == {(True, "COMPLETED")}
+    pages = up.artifacts("night")
+    assert len(pages) >= len(ended)
+    assert all(": all is well\n" in page["data"] for page in pages)
+    for group in ("doubled", "tripled"):
+        assert_once(up.home, group, DAYS * ROWS)
+
+
+@pytest.mark.prove
+def test_a_night_that_was_missed_runs_as_soon_as_all_is_up_again(own: Up) -> None:
+    nightly, due = own.deployment("nightly")["id"], datetime.now(UTC) + timedelta(minutes=1)
+    once = {"rrule": f"DTSTART:{due:%Y%m%dT%H%M%SZ}\nRRULE:FREQ=DAILY;COUNT=1", "timezone": "UTC"}
+    own.ask("PATCH", f"deployments/{nightly}", schedules=[{"active": True, "schedule": once}])
+    asked = {"deployments": {"id": {"any_": [nightly]}}}
+    (missed,) = until(lambda: own.ask("POST", "flow_runs/filter", **asked))
+    assert (missed["auto_scheduled"], missed["state_type"]) == (True, "SCHEDULED")
+    own.stop()
+    until(lambda: datetime.now(UTC) > due)
+    with running(own.home) as again:
+        assert again.end(missed["id"])["state_type"] == "COMPLETED"
+        assert_once(own.home, "doubled", DAYS * ROWS)
