@@ -6,9 +6,11 @@ from pathlib import Path
 
 import typer
 
+from flows.commands.own_turn import own_turn
 from flows.console import clear_errors, complain, print_json, print_table, progress_bar
 from infra.ingest import IngestResult, open_ingestor
 from infra.ledger import REJECTED
+from infra.turns import INGEST
 from infra.wiring import open_platform
 
 _COLUMNS = ["path", "status", "rows", "quarantined", "severity", "offset", "reason"]
@@ -16,7 +18,12 @@ _COLUMNS = ["path", "status", "rows", "quarantined", "severity", "offset", "reas
 
 def ingest(paths: list[Path], source: str | None, *, retry: bool, home: Path | None, json: bool) -> None:
     """Take new files in and list them; exit code 1 where nothing could be taken in."""
-    with clear_errors(), open_platform(home=home) as platform, progress_bar("ingest") as progress:
+    with (
+        clear_errors(),
+        open_platform(home=home) as platform,
+        own_turn(platform, INGEST, "ingest"),
+        progress_bar("ingest") as progress,
+    ):
         result = open_ingestor(platform).ingest(paths, source, progress, retry=retry)
     if json:
         print_json({"files": result.entries.to_dicts(), "known": result.known, "problems": list(result.problems)})

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from flows.commands.own_turn import own_turn
 from flows.console import clear_errors, out, print_json, print_table
 from infra.model_runs import train as train_model
 from infra.monitoring import write_report
+from infra.turns import training
 from infra.wiring import open_platform
 
 
@@ -15,7 +17,10 @@ def train(models: list[str] | None, *, home: Path | None, json: bool) -> None:
     with clear_errors(), open_platform(home=home) as platform:
         registry = platform.store.registry
         specs = [registry.model(name) for name in models or registry.models]
-        versions = [train_model(platform.store, platform.tracker, spec) for spec in specs]
+        versions = []
+        for spec in specs:
+            with own_turn(platform, training(spec.name), f"train {spec.name}"):
+                versions.append(train_model(platform.store, platform.tracker, spec))
     facts = [{"model": v.name, "version": v.version, "run_id": v.run_id, **v.metrics} for v in versions]
     if json:
         print_json(facts)

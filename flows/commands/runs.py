@@ -6,6 +6,7 @@ from pathlib import Path
 
 from flows.choice import served
 from flows.commands.asked import due
+from flows.commands.own_turn import own_turn
 from flows.console import clear_errors, progress_bar
 from flows.views import show_previews, show_runs
 from infra.wiring import open_platform
@@ -16,7 +17,7 @@ def materialize(groups: list[str] | None, *, home: Path | None, json: bool) -> N
     runs = {}
     with clear_errors(), open_platform(home=home) as platform:
         for group in due(platform.store, groups):
-            with progress_bar(f"materialize {group}") as progress:
+            with own_turn(platform, group, f"materialize {group}"), progress_bar(f"materialize {group}") as progress:
                 runs[group] = platform.store.materialize_incremental(group, progress)
     show_runs("materialized", runs, json=json)
 
@@ -26,7 +27,7 @@ def backfill(start: str, end: str, groups: list[str] | None, *, home: Path | Non
     runs = {}
     with clear_errors(), open_platform(home=home) as platform:
         for group in due(platform.store, groups):
-            with progress_bar(f"backfill {group}") as progress:
+            with own_turn(platform, group, f"backfill {group}"), progress_bar(f"backfill {group}") as progress:
                 runs[group] = platform.store.materialize(group, start, end, progress)
     show_runs("backfilled", runs, json=json)
 

@@ -14,7 +14,7 @@ from sklearn.linear_model import LinearRegression
 
 from features import Entity, Feature, FeatureGroup, FeatureService, ModelSpec, Registry, Source
 from infra.ledger import Ledger
-from infra.turns import turn
+from infra.turns import INGEST, training, turn
 from infra.wiring import connect, open_platform
 from up_home import ROOT, until
 
@@ -90,3 +90,19 @@ def test_two_nights_at_once_come_one_after_the_other(home: Path) -> None:
         assert scored is not None
         by_moment = scored.collect().group_by("predicted_at").agg(pl.len(), pl.col("card_id").n_unique())
         assert by_moment.select("len", "card_id").rows() == [(24, 24)] * 2  # each night asks the model once
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("inputs", "materialize inputs"),
+        ("inputs", "backfill 2026-01-01 2026-01-02 inputs"),
+        pytest.param(INGEST, "ingest {}/landing", marks=pytest.mark.prove),
+        pytest.param(training("price"), "train price", marks=pytest.mark.prove),
+    ],
+)
+def test_a_command_waits_for_its_turn_as_flows_do(home: Path, name: str, command: str) -> None:
+    with turn(home / "turns", name, "night of 2026-01-02"):
+        begun = begin(home, "command", *command.format(home).split())
+        until(lambda: "waits for its turn after night of 2026-01-02" in (home / "command.err").read_text())
+    assert begun.wait(180) == 0, (home / "command.err").read_text()
