@@ -175,12 +175,12 @@ def test_a_run_that_is_killed_in_mid_backfill_goes_on_by_itself(up: Up, undistur
 
 
 def test_backfills_of_one_group_queue_and_those_of_two_run_side_by_side(up: Up) -> None:
-    typed = {"start": "2025-01-02T00:00:00Z", "end": "2025-03-10T00:00:00Z", "group": "tripled", "chunk_days": 1}
-    first, named = up.begin("backfill", **typed), "backfill tripled 2025-01-02 to 2025-03-10"
+    typed = {"start": "2025-01-02T00:00:00Z", "end": "2025-02-10T00:00:00Z", "group": "tripled", "chunk_days": 1}
+    first, named = up.begin("backfill", **typed), "backfill tripled 2025-01-02 to 2025-02-10"
     until(lambda: up.holder("tripled") == named)
     halted = kill(up, "prefect.engine", signal.SIGSTOP)  # in the middle, for as long as it takes the others to come
     try:
-        second = up.begin("backfill", **typed | {"end": "2025-02-10T00:00:00Z"})
+        second = up.begin("backfill", **typed | {"end": "2025-01-20T00:00:00Z"})
         other = up.begin("backfill", **typed | {"group": "doubled", "chunk_days": 30})
         assert up.end(other)["state_type"] == "COMPLETED"
         until(lambda: f"feature group tripled: waits for its turn after {named}" in up.logged(second))
