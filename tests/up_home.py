@@ -123,11 +123,6 @@ class Up:
         over = ("COMPLETED", "FAILED", "CANCELLED")
         return until(lambda: run if (run := self.run(identity))["state_type"] in over else None)
 
-    def logged(self, identity: str) -> list[str]:
-        """What a run's log says so far."""
-        asked = {"flow_run_id": {"any_": [identity]}}
-        return [line["message"] for line in self.ask("POST", "logs/filter", logs=asked)]
-
     def artifacts(self, key: str) -> list[dict[str, Any]]:
         return self.ask("POST", "artifacts/filter", artifacts={"key": {"any_": [key]}}, sort="KEY_ASC")
 

@@ -11,8 +11,10 @@ import polars as pl
 from expectations.quarantine import RULES, SEVERITY
 from features.errors import InvalidInput
 from features.source import EVENT_DATE, FILE_SHA256, INGESTED_AT, RECORD_OFFSET
+from flows.commands.own_turn import own_turn
 from flows.console import clear_errors, out, print_json, print_table, show
 from infra.quarantine import Quarantine, open_quarantine
+from infra.turns import INGEST
 from infra.wiring import open_platform
 
 _SHORT = 12
@@ -43,7 +45,8 @@ def quarantine(action: str, asked: Asked, *, home: Path | None, json: bool) -> N
         elif action == "show":
             _show(held.rows(asked.source, asked.files, asked.rules), asked.limit, json=json)
         else:
-            _decide(held, action, asked.source, asked, json=json)
+            with own_turn(platform, INGEST, f"quarantine {action}"):
+                _decide(held, action, asked.source, asked, json=json)
 
 
 def _show(rows: pl.DataFrame, limit: int, *, json: bool) -> None:

@@ -160,9 +160,8 @@ def test_a_run_that_fails_says_why_in_a_sentence(up: Up) -> None:
     why = "start 2025-01-02 00:00:00 is not before end 2025-01-01 00:00:00"
     assert (run["state_type"], run["tags"]) == ("FAILED", ["backfill", "doubled"])
     assert why in run["state"]["message"]
-    # Logs arrive a moment after the state.
-    logged = until(lambda: [text for text in up.logged(run["id"]) if why in text])
-    assert not [text for text in up.logged(run["id"]) if "Traceback" in text], logged
+    until(lambda: why in up.logged(run["id"]))  # logs arrive a moment after the state
+    assert "Traceback" not in up.logged(run["id"])
 
 
 def test_a_run_that_is_killed_in_mid_backfill_goes_on_by_itself(up: Up, undisturbed: pl.DataFrame) -> None:
