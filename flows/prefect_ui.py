@@ -6,9 +6,9 @@ import sys
 
 from prefect.server.api.server import create_app
 
-from flows.prefect_database import make_database
+from flows.prefect_database import prepare_database
 from infra.loopback import serve
 
 if __name__ == "__main__":
-    make_database()
+    prepare_database()
     serve(create_app(final=True), sys.argv[1:])

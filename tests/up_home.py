@@ -99,10 +99,8 @@ class Up:
         assert self.process.poll() is None, self.log.read_text()
 
     def ask(self, method: str, path: str, **body: Any) -> Any:
-        """What the Prefect API answers; while its database is busy it says so, and is asked again."""
-        answer = until(
-            lambda: None if (got := self.client.request(method, path, json=body or None)).status_code == 503 else got
-        )
+        """What the Prefect API answers."""
+        answer = self.client.request(method, path, json=body or None)
         assert answer.is_success, answer.text
         return answer.json() if answer.content else None
 
