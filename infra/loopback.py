@@ -31,12 +31,12 @@ class LoopbackServer:
     """The parent's side: start a module as a server, wait until it answers, stop it.
 
     ``module`` is run as ``python -m module FD`` and calls ``serve``, or ``end_with_parent`` and
-    ``answer_health``. What it prints goes to ``log``. It listens at a free port, or at ``listener``, which stays
-    open here: while the server is started anew, requests wait.
+    ``answer_health``. What it prints goes to ``log``, which begins anew unless ``append``. It listens at a free
+    port, or at ``listener``, which stays open here: while the server is started anew, requests wait.
     A context manager: entering starts the server without waiting for it, leaving stops it.
     """
 
-    def __init__(self, module: str, log: Path, listener: socket.socket | None = None) -> None:
+    def __init__(self, module: str, log: Path, listener: socket.socket | None = None, *, append: bool = False) -> None:
         self._log = log
         self._stopped = False
         own = listener is None
@@ -46,7 +46,8 @@ class LoopbackServer:
         # -P: a folder called features in the working folder must not shadow the package.
         command = [sys.executable, "-P", "-m", module, str(listener.fileno())]
         try:
-            with log.open("wb") as output:
+            with log.open("ab" if append else "wb") as output:
+                self._own = output.tell()  # from here on the words in the log are this server's
                 self._process = subprocess.Popen(  # noqa: S603 - our own module, no shell
                     command,
                     stdin=subprocess.PIPE,
@@ -126,7 +127,7 @@ class LoopbackServer:
         return f"the server at {self.url} did not start{self._last_words()}; see {self._log}"
 
     def _last_words(self) -> str:
-        lines = self._log.read_text("utf-8", errors="replace").strip().splitlines()
+        lines = self._log.read_bytes()[self._own :].decode("utf-8", errors="replace").strip().splitlines()
         return f" (it says: {lines[-1].strip()})" if lines else ""
 
 

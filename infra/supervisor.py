@@ -6,8 +6,9 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -18,7 +19,7 @@ from infra.settings import LOOPBACK
 
 _LOOK_SECONDS = 0.5
 _ASK_SECONDS = 2.0
-_PATIENCE = (1.0, 2.0, 5.0, 15.0, 60.0)
+_PAUSES = (1.0, 2.0, 5.0, 15.0, 60.0)
 """Seconds before a server that ends again and again is started anew."""
 _LASTING = 60.0
 """A server that ran for so many seconds before it ended is started anew as if for the first time."""
@@ -32,6 +33,23 @@ class Service:
     module: str
     port: int
     health: str
+
+
+@dataclass
+class Patience:
+    """How long to wait before a server is started anew: the longer, the oftener it ended soon."""
+
+    ends: int = 0
+
+    def pause(self, lasted: float) -> float:
+        """The seconds to wait after a server ended that had lasted so many.
+
+        >>> patience = Patience()
+        >>> [patience.pause(lasted) for lasted in (3600, 0, 0, 0, 0, 0, 3600)]
+        [1.0, 2.0, 5.0, 15.0, 60.0, 60.0, 1.0]
+        """
+        self.ends = 1 if lasted > _LASTING else self.ends + 1
+        return _PAUSES[min(self.ends, len(_PAUSES)) - 1]
 
 
 class Supervisor:
@@ -71,7 +89,7 @@ class Supervisor:
         return f"http://{LOOPBACK}:{self._listeners[name].getsockname()[1]}"
 
     def log(self, name: str) -> Path:
-        """Where a service's output goes."""
+        """Where a service's output goes: it begins anew with the supervisor, and goes on where one is started anew."""
         return self._logs / f"{name}.log"
 
     def start(self) -> None:
@@ -97,25 +115,31 @@ class Supervisor:
     def watch(self, stop: threading.Event, tell: Callable[[str], None]) -> None:
         """Start anew what ends, after a pause that grows, until ``stop`` is set; ``tell`` is told of it."""
         began = dict.fromkeys(self._servers, time.monotonic())
-        ends = dict.fromkeys(self._servers, 0)
+        patience = {name: Patience() for name in self._servers}
         due: dict[str, float] = {}
         while not stop.wait(_LOOK_SECONDS):
             for service in self._services:
                 name, now = service.name, time.monotonic()
                 if name not in due and (how := self._servers[name].ended) is not None:
                     self._servers[name].stop()  # what it had started ends with it
-                    ends[name] = 0 if now - began[name] > _LASTING else ends[name]
-                    pause = _PATIENCE[min(ends[name], len(_PATIENCE) - 1)]
-                    due[name], ends[name] = now + pause, ends[name] + 1
-                    tell(f"{name} {how}; it is started anew in {pause:.0f} s (see {self.log(name)})")
+                    pause = patience[name].pause(now - began[name])
+                    due[name] = now + pause
+                    what = f"{name} {how}; it is started anew in {pause:.0f} s"
+                    self._note(name, what)
+                    tell(f"{what} (see {self.log(name)})")
                 elif name in due and now >= due[name]:
                     del due[name]
-                    self._start(service)
+                    self._start(service, append=True)  # why it ended stays in its log
                     began[name] = now
 
-    def _start(self, service: Service) -> None:
-        listener = self._listeners[service.name]
-        self._servers[service.name] = LoopbackServer(service.module, self.log(service.name), listener)
+    def _start(self, service: Service, *, append: bool = False) -> None:
+        name = service.name
+        self._servers[name] = LoopbackServer(service.module, self.log(name), self._listeners[name], append=append)
+
+    def _note(self, name: str, what: str) -> None:
+        """Write in a service's log what its own words do not say: that it was killed, and when."""
+        with suppress(OSError), self.log(name).open("a", encoding="utf-8") as log:  # a full disk must not end all
+            log.write(f"--- {datetime.now().astimezone():%Y-%m-%d %H:%M:%S} {what}\n")
 
 
 def _bound(service: Service) -> socket.socket:
