@@ -187,8 +187,8 @@ def up(
         Optional[list[str]],  # noqa: UP045
         typer.Option(help="prefect, mlflow or runner; repeatable; none for all."),
     ] = None,
-    port_prefect: Annotated[int, typer.Option(help="Where Prefect's server and UI listen.")] = 4200,
-    port_mlflow: Annotated[int, typer.Option(help="Where MLflow's server and UI listen.")] = 5000,
+    port_prefect: Annotated[int, typer.Option(min=1, max=65_535, help="Where Prefect's server and UI listen.")] = 4200,
+    port_mlflow: Annotated[int, typer.Option(min=1, max=65_535, help="Where MLflow's server and UI listen.")] = 5000,
     home: Home = None,
     json: Json = False,
 ) -> None:

@@ -394,3 +394,8 @@ def test_a_rejected_file_is_read_again_when_asked_to(tmp_path):
     run("ingest", folder, "--home", home, code=1)
     assert "1 file(s) were rejected before" in run("ingest", folder, "--home", home).stderr
     assert "broken.stdf" in run("ingest", folder, "--home", home, "--retry", code=1).stdout
+
+
+@pytest.mark.parametrize("port", [0, 65_536])
+def test_a_port_that_there_is_not_is_refused(port: int) -> None:
+    run("up", "--port-prefect", port, code=2)  # the runs could not know where 0 is
