@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from prefect.artifacts import create_markdown_artifact
 
 from features.times import as_utc
-from flows.backfill_page import markdown_table
 from flows.stations import Facts
 from infra.monitoring import freshness
 from infra.wiring import Platform
@@ -17,27 +16,29 @@ _SHOWN = 5
 
 
 def show_night(platform: Platform, facts: Facts, lost: Mapping[str, str]) -> None:
-    """Write the page of a night: the stations it lost, or a warning where files were refused or groups are late."""
+    """Write the page of a night: what it lost, or a warning where files were refused, groups are late or data drifted.
+
+    Lines, not a table, whose cells Prefect does not wrap.
+    """
     moment = as_utc(facts["now"])
     late = _late(platform)
-    refused = facts["ingested"].get("refused", [])
-    verdict = "lost a station" if lost else "with warnings" if refused or late else "all is well"
+    refused, watched = facts["ingested"].get("refused", []), facts["monitored"]
+    verdict = (
+        "lost a station" if lost else "with warnings" if refused or late or watched.get("drifted") else "all is well"
+    )
     done, passed = facts["materialized"], [fact for fact in facts["materialized"] if "skipped" in fact]
-    lines = [
-        {"": "came in", " ": _came_in(facts["ingested"])},
-        {"": "refused", " ": _listed(refused)},
-        {"": "changed", " ": _listed([f"{f['group']} {f['rows']:,} rows" for f in done if f["rows"]])},
-        {
-            "": "passed over",
-            " ": _listed([f"{f['group']}: {f['skipped']}" for f in passed]),
-        },
-        {"": "late", " ": _listed(late)},
-        {"": "online agrees", " ": _agreement(facts["parity"])},
-        {"": "report", " ": str(facts["monitored"].get("verdict", "none was written"))},
-    ]
-    failed = [markdown_table([{"lost": name, "why": why} for name, why in lost.items()]), ""] if lost else []
-    text = "\n".join([f"## Night of {moment:%Y-%m-%d}: {verdict}", "", *failed, markdown_table(lines)])
-    create_markdown_artifact(text, key="night", description=f"{moment:%Y-%m-%d}: {verdict}")
+    lines = {
+        **{f"lost {name}": why for name, why in lost.items()},
+        "came in": _came_in(facts["ingested"]),
+        "refused": _listed(refused),
+        "changed": _listed([f"{f['group']} {f['rows']:,} rows" for f in done if f["rows"]]),
+        "passed over": _listed([f"{f['group']}: {f['skipped']}" for f in passed]),
+        "late": _listed(late),
+        "online agrees": _agreement(facts["parity"]),
+        "report": str(watched.get("verdict", "none was written")),
+    }
+    text = [f"## Night of {moment:%Y-%m-%d}: {verdict}", "", *(f"- **{name}**: {said}" for name, said in lines.items())]
+    create_markdown_artifact("\n".join(text), key="night", description=f"{moment:%Y-%m-%d}: {verdict}")
 
 
 def _came_in(ingested: Facts) -> str:

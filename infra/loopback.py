@@ -165,7 +165,9 @@ def end_with_parent() -> None:
 
 
 def _end_with_parent() -> None:
-    sys.stdin.buffer.read()  # returns when the parent's end of the pipe closes
+    # Until the parent's end of the pipe closes; not by `sys.stdin`, whose lock would be held when Python ends: fatal.
+    while os.read(sys.stdin.fileno(), 1):
+        pass
     own = os.getpgrp()  # the parent made this process the leader of a group of its own
     os.killpg(own, signal.SIGTERM)
     threading.Event().wait(_STOP_SECONDS)
