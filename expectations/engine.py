@@ -31,6 +31,7 @@ from great_expectations.expectations.core.expect_column_values_to_not_be_null im
 from great_expectations.expectations.expectation import Expectation
 from great_expectations.expectations.row_conditions import AndCondition, Column, Condition
 
+from expectations.polars_engine.registration import register
 from expectations.result import Severity
 from expectations.rules import Between, ColumnPresent, Expression, HasType, InSet, NotNull, RowRule, SchemaRule, Suite
 from features.entity import DataType
@@ -181,7 +182,9 @@ def _judge_schema(suite: Suite, columns: tuple[tuple[str, DataType], ...]) -> Ma
 
 
 @cache
-def _context() -> EphemeralDataContext:
+def gx_context() -> EphemeralDataContext:
+    """The context of this process, whose ``data_sources`` have ``add_polars``."""
+    register()
     # init_temp_docs_sites would make a temporary folder for data docs.
     config = DataContextConfig(
         store_backend_defaults=InMemoryStoreBackendDefaults(init_temp_docs_sites=False),
@@ -201,7 +204,7 @@ def _run(
     frame = table.to_pandas(use_pyarrow_extension_array=arrow_types)
     suite = _gx_suite(name, rules)
     with _LOCK:
-        context, source = _context(), f"{name}-{uuid.uuid4().hex}"
+        context, source = gx_context(), f"{name}-{uuid.uuid4().hex}"
         try:
             asset = context.data_sources.add_pandas(source).add_dataframe_asset(name)
             batch = asset.add_batch_definition_whole_dataframe(name).get_batch({"dataframe": frame})
