@@ -1,4 +1,4 @@
-"""Great Expectations as the judge of a batch: our rules as GX suites, run on pandas in memory.
+"""Great Expectations as the judge of a batch: our rules as GX suites, run on our Polars engine in memory.
 
 Nothing is written to disk or sent anywhere: the context is ephemeral, without data docs, analytics
 or progress bars. GX knows three severities, so ours travels in each expectation's ``meta``.
@@ -15,7 +15,6 @@ from typing import Any
 
 import great_expectations as gx
 import polars as pl
-import polars.selectors as cs
 from great_expectations.core.expectation_validation_result import ExpectationValidationResult
 from great_expectations.data_context.data_context.ephemeral_data_context import EphemeralDataContext
 from great_expectations.data_context.types.base import (
@@ -24,13 +23,13 @@ from great_expectations.data_context.types.base import (
     ProgressBarsConfig,
 )
 from great_expectations.expectations.core.expect_column_to_exist import ExpectColumnToExist
-from great_expectations.expectations.core.expect_column_type_to_be import ExpectColumnTypeToBe
 from great_expectations.expectations.core.expect_column_values_to_be_between import ExpectColumnValuesToBeBetween
 from great_expectations.expectations.core.expect_column_values_to_be_in_set import ExpectColumnValuesToBeInSet
 from great_expectations.expectations.core.expect_column_values_to_not_be_null import ExpectColumnValuesToNotBeNull
 from great_expectations.expectations.expectation import Expectation
 from great_expectations.expectations.row_conditions import AndCondition, Column, Condition
 
+from expectations.polars_engine.column_type import ExpectColumnPolarsTypeToBe
 from expectations.polars_engine.registration import register
 from expectations.result import Severity
 from expectations.rules import Between, ColumnPresent, Expression, HasType, InSet, NotNull, RowRule, SchemaRule, Suite
@@ -62,8 +61,7 @@ class Outcome:
 def gx_suite(suite: Suite) -> gx.ExpectationSuite:
     """The whole suite as a Great Expectations suite.
 
-    Type expectations name the pandas type of the Arrow type (``double[pyarrow]``); an expression is a
-    set expectation on the Boolean column of its outcome.
+    An expression is a set expectation on the Boolean column of its outcome.
     """
     return _gx_suite(suite.name, [*suite.schema, *suite.rows])
 
@@ -77,25 +75,14 @@ def judge_schema(suite: Suite, schema: Mapping[str, DataType]) -> Mapping[str, O
 
 
 def judge_rows(suite: Suite, rows: pl.DataFrame) -> dict[str, Outcome]:
-    """GX's outcome of every row rule, by rule name; ``rows`` have the rules' columns (see ``gate``).
-
-    GX filters the whole table several times for each conditioned rule, so these get only the rows that
-    some condition selects.
-    """
-    everywhere, somewhere, outcomes = list[RowRule](), list[RowRule](), dict[str, Outcome]()
-    for rule in suite.rows:
-        if not rule.where:
-            everywhere.append(rule)
-        elif set(rule.columns) <= set(rows.columns):
-            somewhere.append(rule)
-        else:
-            outcomes[rule.name] = Outcome(success=False, error=f"it needs the columns {rule.columns}")
-    if everywhere:
-        outcomes |= _run(suite.name, everywhere, _columns(rows, everywhere))
-    if somewhere:
-        selected = rows.filter(pl.any_horizontal(rule.domain() for rule in somewhere))
-        outcomes |= _run(suite.name, somewhere, _columns(selected, somewhere))
-    return outcomes
+    """GX's outcome of every row rule, by rule name; ``rows`` have the rules' columns (see ``gate``)."""
+    there = [rule for rule in suite.rows if not rule.where or set(rule.columns) <= set(rows.columns)]
+    absent = {
+        rule.name: Outcome(success=False, error=f"it needs the columns {rule.columns}")
+        for rule in suite.rows
+        if rule not in there
+    }
+    return absent | _run(suite.name, there, rows)
 
 
 @singledispatch
@@ -111,7 +98,7 @@ def _(rule: ColumnPresent) -> Expectation:
 
 @expectation.register
 def _(rule: HasType) -> Expectation:
-    return ExpectColumnTypeToBe(column=rule.column, type_=_pandas_type(rule.dtype), **_labels(rule))
+    return ExpectColumnPolarsTypeToBe(column=rule.column, type_=str(rule.dtype), **_labels(rule))
 
 
 @expectation.register
@@ -158,27 +145,12 @@ def _gx_suite(name: str, rules: Sequence[SchemaRule | RowRule]) -> gx.Expectatio
     return gx.ExpectationSuite(name=name, expectations=[expectation(rule) for rule in rules])
 
 
-def _pandas_type(dtype: DataType) -> str:
-    """The name of the Arrow-backed pandas type."""
-    return str(pl.Series(dtype=_named(dtype)).to_pandas(use_pyarrow_extension_array=True).dtype)
-
-
-def _named(dtype: DataType) -> DataType:
-    """The type, or Object where pandas has no name for it."""
-    unnamed = dtype in (pl.Decimal, pl.Categorical, pl.Enum, pl.Int128, pl.UInt128)
-    return pl.Object() if unnamed or dtype.is_nested() else dtype
-
-
-def _columns(rows: pl.DataFrame, rules: Sequence[RowRule]) -> pl.DataFrame:
-    return rows.select(cs.by_name(*dict.fromkeys(c for rule in rules for c in rule.columns), require_all=False))
-
-
 # Batch after batch has the same schema, and GX takes longer over it than over 100,000 rows.
 @lru_cache(maxsize=256)
 def _judge_schema(suite: Suite, columns: tuple[tuple[str, DataType], ...]) -> Mapping[str, Outcome]:
-    table = pl.DataFrame(schema={column: _named(dtype) for column, dtype in columns})
+    table = pl.DataFrame(schema=dict(columns))
     rules = [rule for rule in suite.schema if isinstance(rule, ColumnPresent) or rule.column in table.columns]
-    return _run(suite.name, rules, table, arrow_types=True)
+    return _run(suite.name, rules, table)
 
 
 @cache
@@ -194,20 +166,16 @@ def gx_context() -> EphemeralDataContext:
     return gx.get_context(mode="ephemeral", project_config=config)
 
 
-def _run(
-    name: str, rules: Sequence[SchemaRule | RowRule], table: pl.DataFrame, *, arrow_types: bool = False
-) -> dict[str, Outcome]:
-    """Run rules over a table, in a data source of its own so that the table is released with it.
-
-    Arrow types tell every Polars type apart; NumPy's are the ones that GX compares fast.
-    """
-    frame = table.to_pandas(use_pyarrow_extension_array=arrow_types)
+def _run(name: str, rules: Sequence[SchemaRule | RowRule], table: pl.DataFrame) -> dict[str, Outcome]:
+    """Run rules over a table, in a data source of its own so that the table is released with it."""
+    if not rules:
+        return {}
     suite = _gx_suite(name, rules)
     with _LOCK:
         context, source = gx_context(), f"{name}-{uuid.uuid4().hex}"
         try:
-            asset = context.data_sources.add_pandas(source).add_dataframe_asset(name)
-            batch = asset.add_batch_definition_whole_dataframe(name).get_batch({"dataframe": frame})
+            asset = context.data_sources.add_polars(source).add_dataframe_asset(name)
+            batch = asset.add_batch_definition_whole_dataframe(name).get_batch({"dataframe": table})
             results = batch.validate(suite, result_format=_COUNTS).results
         finally:
             context.data_sources.delete(source)
