@@ -19,6 +19,7 @@ from rich.table import Table
 
 from benchmarks import (
     bench_flows,
+    bench_gx,
     bench_line,
     bench_nights,
     bench_pit,
@@ -38,6 +39,8 @@ BENCHMARKS: tuple[Callable[[], Measurement], ...] = (
     bench_line.demo,
     bench_flows.up_healthy,
     bench_flows.backfill_365,
+    bench_gx.gx_boolean,
+    bench_gx.gx_summary,
     bench_nights.night_noop,
     bench_nights.flow_overhead,
     bench_pit.pit_1m_10m,
