@@ -80,12 +80,13 @@ class LoopbackServer:
 
     @property
     def ended(self) -> str | None:
-        """How the child ended by itself, with its last words; None while it runs."""
+        """How the child ended, with its last words where it did so by itself; None while it runs."""
         code = self._process.poll()
         if code is None:
             return None
-        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        return f"{how}{self._last_words()}"
+        if code < 0:
+            return f"was killed by {signal.Signals(-code).name}"
+        return f"ended with exit code {code}{self._last_words()}"
 
     def wait_until_healthy(self, path: str, timeout: float = 60.0) -> None:
         """Return once GET ``path`` answers 200; FeatureFabError after ``timeout`` seconds or a crash.
