@@ -15,13 +15,15 @@ from flows.runtime import prefect_runtime
 from infra.settings import PREFIX, apply_isolation, load_settings
 
 # A busy machine must not fail a test: how long one example takes says nothing about the code.
-hypothesis.settings.register_profile("featurefab", deadline=None)
-hypothesis.settings.load_profile("featurefab")
+# The suite draws the same examples each time; the long runs of `make prove` draw fresh ones.
+hypothesis.settings.register_profile("suite", deadline=None, derandomize=True)
+hypothesis.settings.register_profile("prove", deadline=None)
 
 _HOME = Path(tempfile.mkdtemp(prefix="featurefab-tests-"))
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
+    hypothesis.settings.load_profile("prove" if config.option.markexpr == "prove" else "suite")
     for variable in [name for name in os.environ if name.startswith(PREFIX)]:
         del os.environ[variable]
     apply_isolation(load_settings(home=_HOME))
