@@ -164,6 +164,8 @@ def check_crash(folder, setting, schedule):
     if "deploy" in str(schedule):
         # What a killed run left to do may be done by the next version: only a backfill makes all rows of one.
         schedule = [*schedule, ("release",), everything]
+    # What a killed sync put online and did not log yet, the next one logs, as of then.
+    schedule = [*schedule, ("sync",)]
     world = play(folder / "crashed", setting, schedule)
     check_real(world)
     undisturbed = [("tick", 0) if n in world.undone else action for n, action in enumerate(schedule)]
