@@ -111,8 +111,7 @@ def check_leak(folder, setting, before, after):
 
     Where later rows have other values, nothing is different. Where there are none, a backfill may show more,
     for a row that it made of a later one too is not known before that arrived; but of windows, which look at
-    what was known at each boundary, and of sources in which everything arrives in time, nothing is different. A push
-    makes its key live: a backfill's correction of it shows from then on only, not before.
+    what was known at each boundary, and of sources in which everything arrives in time, nothing is different.
     """
     # So that there is something to rewrite, and that it is rewritten.
     before, after = [*before, everything], [*after, everything]
@@ -127,8 +126,7 @@ def check_leak(folder, setting, before, after):
     for history in ("as_served", "backfilled"):
         assert altered.offline_answers(moments, history) == full.offline_answers(moments, history), history
     shown, more = (world.offline_answers(moments, "backfilled") for world in (full, without))
-    pushed = any(name == "push" for name, *_ in after)
-    if not pushed and (setting.live == "history" or SHAPES[setting.shape]["grain"] == "window"):
+    if setting.live == "history" or SHAPES[setting.shape]["grain"] == "window":
         assert shown == more
     else:
         for answer, least, most in zip(shown, then, more, strict=True):
@@ -164,8 +162,6 @@ def check_crash(folder, setting, schedule):
     if "deploy" in str(schedule):
         # What a killed run left to do may be done by the next version: only a backfill makes all rows of one.
         schedule = [*schedule, ("release",), everything]
-    # What a killed sync put online and did not log yet, the next one logs, as of then.
-    schedule = [*schedule, ("sync",)]
     world = play(folder / "crashed", setting, schedule)
     check_real(world)
     undisturbed = [("tick", 0) if n in world.undone else action for n, action in enumerate(schedule)]
