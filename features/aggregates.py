@@ -79,8 +79,9 @@ def approx_quantile(x: pl.Expr | str, q: float, accuracy: float = 0.01) -> pl.Ex
     """
     if not 0 <= q <= 1:
         raise DefinitionError(f"approx_quantile: q {q!r} is not between 0 and 1: write 0.95 for 95 %")
-    bucket = bucket_of(_expr(x), accuracy)
-    return value_of(bucket.quantile(q, interpolation="lower"), accuracy)
+    # Polars counts nulls into the place of the quantile before it takes them off again, which rounds.
+    buckets = bucket_of(_expr(x), accuracy).drop_nulls()
+    return value_of(buckets.quantile(q, interpolation="lower"), accuracy)
 
 
 def bucket_of(value: pl.Expr, accuracy: float) -> pl.Expr:

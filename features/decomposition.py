@@ -278,7 +278,7 @@ def _ewm(rate: pl.Expr, time: pl.Expr, value: pl.Expr) -> Parts:
 
 def _bucket_quantile(bucket: pl.Expr, q: pl.Expr) -> Parts:
     """The lower quantile of bucket numbers from how many values each tile has in each bucket."""
-    runs = bucket.drop_nulls().sort().rle()
+    runs = bucket.sort().rle()
 
     def merge(places: pl.Expr, counts: pl.Expr) -> pl.Expr:
         place, n = _members(places), _members(counts)
@@ -343,13 +343,13 @@ def _separable(tree: Tree) -> pl.Expr:
 
 
 def _is_bucket(tree: Tree) -> bool:
-    """Whether a tree has the shape of aggregates.bucket_of, for any value and accuracy."""
+    """Whether a tree has the shape of what aggregates.approx_quantile has a quantile of, for any value and accuracy."""
     return _matches(_bucket_pattern(), tree, {}, any_literal=True)
 
 
 @cache
 def _bucket_pattern() -> Tree:
-    return _tree(bucket_of(pl.col("@x"), 0.01))
+    return _tree(bucket_of(pl.col("@x"), 0.01).drop_nulls())
 
 
 @cache

@@ -101,6 +101,7 @@ class World:
         self.answers: list[tuple] = []
         self.until: datetime | None = None
         self.altered: float | None = None
+        self.pushing = False
         self.undone: set[int] = set()
         self.raced: list[tuple] = []
         self.number = -1
@@ -115,9 +116,10 @@ class World:
 
     def _store(self, faults: Faults) -> FeatureStore:
         setting = self.setting
+        self.lake = FaultyLake(self.folder / "lake", faults)
         return FeatureStore(
             registry(setting.shape, setting.live, setting.keyed, self.version),
-            FaultyLake(self.folder / "lake", faults),
+            self.lake,
             self.online,
             lambda: self.now,
             Capacity(rows=setting.rows),
@@ -226,7 +228,10 @@ class World:
     def push(self, card_id, age, value):
         moment = (self.now + age * HOUR).replace(minute=0, second=0)  # often one that is there already
         self.pushed.add((card_id, moment))
-        if (admitted := self._admitted(float(value), self.now)) is not None:
+        admitted = self._admitted(float(value), self.now)
+        if admitted is None and self.pushing:  # the key becomes live, whatever is pushed
+            admitted = value + 100.0
+        if admitted is not None:
             self.store.push("g", [{"card_id": card_id, "event_timestamp": moment, "v": admitted, "w": None}])
 
     def fold(self):
@@ -302,6 +307,12 @@ class World:
         """Per card (v, w, status of v, status of w) from the online store."""
         found = self.store.get_online_features(REFS, [{"card_id": c} for c in CARDS]).to_polars()
         return found.select("v", "w", "v__status", "w__status").rows()
+
+    def open_since(self) -> datetime | None:
+        """Since when a killed sync is open, whose publication is online and not in the log yet; None if none is."""
+        table_id = self.store.registry.group("g").table_id
+        logged = set(self.lake.publications(table_id).drop_nulls("published_at")["plan"])
+        return min((p.published_at for p in self.online.publications(table_id) if p.plan not in logged), default=None)
 
     def offline_answers(self, asked, history) -> list[tuple]:
         """The same for any (card, moment) from the offline store."""

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -80,6 +80,7 @@ def close(found, exact, accuracy):
 
 
 @given(st.lists(FLOATS, max_size=40), st.floats(0, 1), st.sampled_from([1e-6, 0.001, 0.01, 0.3]))
+@example([None, 0.0, 1.0], 0.9999999999999999, 1e-6)
 def test_approx_quantile_is_within_its_accuracy_of_the_lower_one(values, q, accuracy):
     column = pl.Series("v", values, dtype=pl.Float64)
     found = column.to_frame().select(approx_quantile("v", q, accuracy)).item()

@@ -26,18 +26,27 @@ SETTINGS = st.builds(
 )
 
 
-def play(folder, setting, schedule, until=None, altered=None):
-    """A world after a schedule, in which rows that arrive after ``until`` are left out or ``altered``."""
+def play(folder, setting, schedule, until=None, altered=None, *, pushing=False):
+    """A world after a schedule, in which rows that arrive after ``until`` are left out or ``altered``.
+
+    With ``pushing`` only those of the source are left out, and other values are pushed.
+    """
     world = World(folder, setting)
-    world.until, world.altered = until, altered
+    world.until, world.altered, world.pushing = until, altered, pushing
     for action in schedule:
         world.act(action)
     return world
 
 
 def check_real(world):
-    """At every past moment as_served says what the online store answered, value and status."""
-    assert world.offline_answers(world.asked, "as_served") == world.answers
+    """At every past moment as_served says what the online store answered, value and status.
+
+    While a killed sync is open, either answer is right (SEMANTICS.md §2).
+    """
+    since = world.open_since()
+    closed = [place for place, (_, moment) in enumerate(world.asked) if since is None or moment < since]
+    asked, answers = ([each[place] for place in closed] for each in (world.asked, world.answers))
+    assert world.offline_answers(asked, "as_served") == answers
 
 
 def check_parity(world):
@@ -112,26 +121,32 @@ def check_leak(folder, setting, before, after):
     Where later rows have other values, nothing is different. Where there are none, a backfill may show more,
     for a row that it made of a later one too is not known before that arrived; but of windows, which look at
     what was known at each boundary, and of sources in which everything arrives in time, nothing is different.
+    That something was pushed may show, what it was may not: it makes its key live, and corrections of a live
+    key count from their publication (SEMANTICS.md §2).
     """
     # So that there is something to rewrite, and that it is rewritten.
     before, after = [*before, everything], [*after, everything]
     full = play(folder / "full", setting, before)
     until = full.now
     moments = [(card_id, until - n * HOUR / 2) for n in range(80) for card_id in CARDS]
-    then = full.offline_answers(moments, "backfilled")
+    then, pushed = full.offline_answers(moments, "backfilled"), set(full.pushed)
     for action in after:
         full.act(action)
+    made_live = {card_id for card_id, _ in full.pushed - pushed}
     altered = play(folder / "altered", setting, [*before, *after], until, 100)
     without = play(folder / "without", setting, [*before, *after], until)
+    unfed = play(folder / "unfed", setting, [*before, *after], until, pushing=True)
     for history in ("as_served", "backfilled"):
         assert altered.offline_answers(moments, history) == full.offline_answers(moments, history), history
-    shown, more = (world.offline_answers(moments, "backfilled") for world in (full, without))
+    shown, more, live = (world.offline_answers(moments, "backfilled") for world in (full, without, unfed))
     if setting.live == "history" or SHAPES[setting.shape]["grain"] == "window":
-        assert shown == more
+        assert shown == live
+        for (card_id, _), answer, right in zip(moments, shown, more, strict=True):
+            assert answer == right or card_id in made_live
     else:
         for answer, least, most in zip(shown, then, more, strict=True):
             assert answer in (least, most)
-    for world in (full, altered, without):
+    for world in (full, altered, without, unfed):
         world.close()
 
 
@@ -186,6 +201,8 @@ def check_alike(world, twins):
         contents.append((twin.content(), twin.online_answers()))
         twin.close()
     check_parity(world)
+    assert world.open_since() is None
+    check_real(world)
     assert (world.content(), world.online_answers()) in contents
     check_rerun(world)
     world.close()
@@ -261,6 +278,22 @@ def test_races_leave_what_one_after_the_other_leaves(tmp_path_factory, shape, se
 )
 def test_a_payment_that_moves_away_leaves_no_trace_before_it_moved(tmp_path, shape, before, after):
     check_leak(tmp_path, Setting(shape), [*before, ("tick", 5)], after)
+
+
+def test_that_a_key_was_pushed_may_show_before_it_was_but_no_value(tmp_path):
+    before = [("write", (1, -11, 3, 0)), ("correct", 0, 1), ("sync",), ("correct", 0, 6)]
+    after = [("push", 1, -9, 1), ("tick", 1), ("tick", 1), ("correct", 0, 1)]
+    check_leak(tmp_path, Setting("window", live="midway"), before, after)
+
+
+@pytest.mark.parametrize("lmdb", [False, True])
+@pytest.mark.parametrize("killed", [(1, True), (2, False)], ids=["after the online write", "before the publish log"])
+def test_a_killed_sync_is_open_until_the_next_one(tmp_path, lmdb, killed):
+    check_crash(
+        tmp_path,
+        Setting("event", lmdb=lmdb),
+        [("write", (1, 0, 1, 0)), ("incremental",), ("crash", *killed, ("sync",))],
+    )
 
 
 @pytest.mark.prove
