@@ -233,7 +233,8 @@ def _event_rows(group: FeatureGroup, frames: Frames) -> pl.LazyFrame:
     # Without source keys the greatest values win, so that input order decides nothing.
     order = [*group.keys, EVENT, *ties, *group.feature_names]
     rows = _evaluate(group, frame, ties).sort(order, nulls_last=False)
-    return rows.unique(subset=[*group.keys, EVENT], keep="last", maintain_order=True)
+    # In order the last row of a key is the one before another key: `unique` would take ten times as long.
+    return rows.filter(pl.any_horizontal(pl.col(c).ne_missing(pl.col(c).shift(-1)) for c in [*group.keys, EVENT]))
 
 
 def _entity_rows(group: FeatureGroup, frames: Frames, interval: Interval, states: pl.DataFrame | None) -> pl.LazyFrame:
