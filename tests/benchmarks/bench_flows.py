@@ -86,6 +86,6 @@ def _check_alike(ours: Path, theirs: Path) -> None:
     """Both tables have the same columns, and the same rows but for what a run stamps."""
     tables = [pl.scan_delta(DeltaTable(str(path))) for path in (ours, theirs)]
     assert set(tables[0].collect_schema()) == set(tables[1].collect_schema())
-    columns = ["card_id", "event_timestamp", "twice", "_as_if", "event_date"]
-    rows = [table.select(columns).sort("card_id", "event_timestamp").collect() for table in tables]
-    assert rows[0].equals(rows[1])
+    row = pl.struct("card_id", "event_timestamp", "twice", "_as_if", "event_date")
+    sums = [table.select(pl.len(), row.hash().sum()).collect(engine="streaming").row(0) for table in tables]
+    assert sums[0] == sums[1]
