@@ -6,22 +6,17 @@ shows the strongest entries of long lists and says how many more the JSON has.
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
-from pathlib import Path
 from typing import Any, Literal
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup, escape
 
 from expectations.comparison import ColumnData
 from expectations.drift import ColumnDrift
 from expectations.performance import Performance
 from expectations.pictures import Picture, daily_shifts
 from infra.reports import charts
+from infra.reports.pages import environment, plain
 
 Level = Literal["action", "attention", "clear"]
 
@@ -205,9 +200,10 @@ def render(report: NightlyReport) -> str:
     """The report as one HTML page; everything in it is escaped."""
     days = [report.day - timedelta(days=back) for back in range(HEAT_DAYS, -1, -1)]
     return (
-        _environment()
+        environment()
         .get_template("nightly_report.html.j2")
         .render(
+            title=report.title,
             report=report,
             days=days,
             most=MOST,
@@ -222,10 +218,10 @@ def render(report: NightlyReport) -> str:
 
 def to_json(report: NightlyReport) -> dict[str, Any]:
     """The report as plain JSON values: times in ISO 8601, spans in seconds, infinite figures null."""
-    plain: dict[str, Any] = _plain(report)
-    facts = {"level": report.level, "verdict": report.sentence, "drifted": report.drifted, "checked": report.checked}
-    states = [{**_plain(f), "state": f.state(report.now)} for f in report.freshness]
-    return plain | facts | {"freshness": states, "untested": _plain(report.not_tested)}
+    facts: dict[str, Any] = plain(report)
+    said = {"level": report.level, "verdict": report.sentence, "drifted": report.drifted, "checked": report.checked}
+    states = [{**plain(f), "state": f.state(report.now)} for f in report.freshness]
+    return facts | said | {"freshness": states, "untested": plain(report.not_tested)}
 
 
 def _sentence(report: NightlyReport) -> str:
@@ -253,72 +249,3 @@ def _heat(report: NightlyReport, days: Sequence[date]) -> list[tuple[str, list[f
 def _error_points(model: ModelNight) -> list[tuple[date, float, float | None, float | None]]:
     figures = [(day, judged.figure(model.drawn)) for day, judged in model.days]
     return [(day, f.value, f.low, f.high) for day, f in figures if f is not None]
-
-
-def _environment() -> Environment:
-    folder = FileSystemLoader(Path(__file__).parent)
-    env = Environment(loader=folder, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    env.filters |= {"number": charts.number, "percent": _percent, "chance": _chance, "span": _span, "moment": _moment}
-    env.filters["breakable"] = _breakable
-    return env
-
-
-def _percent(value: float | None) -> str:
-    """A share as a percentage, so that little is never shown as none.
-
-    >>> _percent(0.0), _percent(0.0004), _percent(0.25), _percent(None)
-    ('0', '< 0.1 %', '25.0 %', '-')
-    """
-    if value is None:
-        return "-"
-    return "0" if value == 0 else "< 0.1 %" if value < 0.001 else f"{value:.1%}".replace("%", " %")
-
-
-def _chance(value: float | None) -> str:
-    """A p- or q-value.
-
-    >>> _chance(0.0321), _chance(1e-30)
-    ('0.032', '< 0.0001')
-    """
-    if value is None:
-        return "-"
-    return "< 0.0001" if value < 0.0001 else f"{value:.2g}" if value < 0.995 else "1"
-
-
-def _span(value: timedelta | None) -> str:
-    """A span of time in its two largest units.
-
-    >>> _span(timedelta(days=1, hours=2, minutes=5)), _span(timedelta(seconds=90)), _span(None)
-    ('1 d 2 h', '1 min', '-')
-    """
-    if value is None:
-        return "-"
-    minutes = int(value.total_seconds()) // 60
-    parts = [(minutes // 1440, "d"), (minutes // 60 % 24, "h"), (minutes % 60, "min")]
-    shown = [f"{count} {unit}" for count, unit in parts if count]
-    return " ".join(shown[:2]) or "0 min"
-
-
-def _moment(value: datetime | None) -> str:
-    return "-" if value is None else f"{value:%Y-%m-%d %H:%M} UTC"
-
-
-def _breakable(name: str) -> Markup:
-    """A long name that may wrap after its colon, slash or underscores."""
-    return Markup(re.sub(r"([:/_])", r"\1<wbr>", str(escape(name))))  # noqa: S704  escaped first
-
-
-def _plain(value: Any) -> Any:
-    if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, timedelta):
-        return value.total_seconds()
-    if isinstance(value, date):
-        return value.isoformat()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
