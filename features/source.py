@@ -35,7 +35,7 @@ class Source:
     row happened. With ``keys``, rows of equal keys and event time are one record and the latest
     ingested wins; without, every row counts. ``live_since`` is the moment from which rows arrive
     when they are ingested; before it (default: always) a row counts as arrived at its event time.
-    ``columns`` documents columns.
+    ``columns`` documents columns; values of those that are ``sensitive`` are masked in reports.
     """
 
     name: str
@@ -45,6 +45,7 @@ class Source:
     live_since: datetime | None = None
     description: str = ""
     columns: Mapping[str, str] = field(default_factory=dict)
+    sensitive: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         self._check_name()
@@ -54,7 +55,7 @@ class Source:
                 f"source {self.name!r}: event_timestamp {self.event_timestamp!r} is not in its schema; "
                 f"add it or name one of {sorted(self.schema)}"
             )
-        for column in [*(self.keys or ()), *self.columns]:
+        for column in [*(self.keys or ()), *self.columns, *self.sensitive]:
             if column not in self.schema:
                 raise DefinitionError(f"source {self.name!r}: column {column!r} is not in its schema")
         for column, dtype in self.schema.items():
@@ -77,6 +78,7 @@ class Source:
         check_dtypes(who, "schema", self.schema)
         check_is(who, "event_timestamp", self.event_timestamp, str, "'paid_at'")
         check_is(who, "columns", self.columns, Mapping, "{'amount': 'What was paid, in euros.'}")
+        check_several(who, "sensitive", self.sensitive, str, "['card_number']")
         if self.keys is not None:
             check_several(who, "keys", self.keys, str, "['card_id']")
 

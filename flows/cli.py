@@ -105,6 +105,18 @@ def quarantine(
 
 
 @app.command()
+def quality(
+    days: Annotated[int, typer.Option(min=1, help="Of so many last days.")] = 30,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Report how clean the delivered data is, what was wrong with the rest and what to do; exit code 1 to act."""
+    from flows.commands.checking import quality as body
+
+    body(days, home=home, json=json)
+
+
+@app.command()
 def materialize(groups: Groups = None, home: Home = None, json: Json = False) -> None:
     """Emit the feature rows that new source commits made necessary."""
     from flows.commands.runs import materialize as body

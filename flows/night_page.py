@@ -35,6 +35,7 @@ def show_night(platform: Platform, facts: Facts, lost: Mapping[str, str]) -> Non
         "passed over": _listed([f"{f['group']}: {f['skipped']}" for f in passed]),
         "late": _listed(late),
         "online agrees": _agreement(facts["parity"]),
+        "quality": str(watched.get("quality", "none was written")),
         "report": str(watched.get("verdict", "none was written")),
     }
     text = [f"## Night of {moment:%Y-%m-%d}: {verdict}", "", *(f"- **{name}**: {said}" for name, said in lines.items())]

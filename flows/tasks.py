@@ -16,7 +16,9 @@ import polars as pl
 from prefect import get_run_logger
 
 from features.errors import TrackingError, TrainingError
+from flows.quality_page import show_quality
 from flows.stations import Facts, station
+from infra.data_quality import write_quality, write_run_quality
 from infra.ingest import open_ingestor
 from infra.ledger import REJECTED, TRUNCATED
 from infra.maintenance import maintain
@@ -29,6 +31,8 @@ from infra.wiring import Platform, fixed_clock, open_platform
 
 _PATIENCE = 60.0
 """Seconds that a group's run waits for another one, such as a backfill, before it leaves the group to the next."""
+QUALITY_DAYS = 30
+"""The days of the quality report that each night writes."""
 
 
 def _home(now: datetime) -> Platform:
@@ -50,6 +54,8 @@ def ingest_files(paths: Sequence[str], source: str | None, now: datetime) -> Fac
     with _home(now) as platform, _turn(platform, INGEST, "another ingest"):
         open_quarantine(platform).finish()
         result = open_ingestor(platform).ingest([Path(p) for p in paths], source)
+        if not result.entries.is_empty():
+            show_quality(write_run_quality(platform, result.entries["plan"].unique().to_list()))
     return {
         "files": result.entries.height,
         "known": result.known,
@@ -160,8 +166,9 @@ def maintain_tables(now: datetime, *, dry_run: bool) -> list[Facts]:
 def report_night(now: datetime) -> Facts:
     """Watch data, features and predictions of the last day and write the night's report."""
     with _home(now) as platform:
-        written = write_report(platform)
+        written, quality = write_report(platform), write_quality(platform, QUALITY_DAYS)
     return {
+        "quality": quality.report.sentence,
         "report": str(written.path),
         "verdict": written.verdict,
         "drifted": written.drifted,

@@ -14,6 +14,7 @@ from features.retrieval import TrainingSet
 from features.runs import Run
 from features.sync import SyncRun
 from flows.console import complain, out, print_json, print_table
+from infra.data_quality import WrittenQuality
 
 
 def show_reproduced(run_id: str, found: TrainingSet, output: Path | None, *, json: bool) -> None:
@@ -144,3 +145,13 @@ def show_parity(reports: Sequence[GroupParity], *, json: bool) -> bool:
 def _difference(found: Difference) -> dict[str, Any]:
     answers = {"online": found.online, "": found.online_status, "offline": found.offline, " ": found.offline_status}
     return {**found.entity, **answers}
+
+
+def show_quality(written: WrittenQuality) -> None:
+    """A quality report: its sentence, severities with what to do, broken rules, refused files, where its page is."""
+    report = written.report
+    out.print(report.sentence, markup=False, soft_wrap=True)
+    print_table("what to do", [asdict(found) for found in report.severities])
+    print_table("broken rules", [asdict(broken) for broken in report.broken])
+    print_table("files refused", [{"file": path, "why": why} for path, why in report.refused])
+    out.print(f"report {written.path}", markup=False, soft_wrap=True)

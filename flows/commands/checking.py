@@ -1,4 +1,4 @@
-"""The commands that check what was promised: leakcheck and parity. Exit code 1 where it does not hold."""
+"""The commands that check what was promised: leakcheck, parity and quality. Exit code 1 where it does not hold."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import typer
 
 from features.leakcheck import leakcheck as check
 from flows.choice import chosen
-from flows.console import clear_errors, progress_bar
-from flows.views import show_leaks, show_parity
+from flows.console import clear_errors, print_json, progress_bar
+from flows.views import show_leaks, show_parity, show_quality
+from infra.data_quality import write_quality
 from infra.parity import parity_of_home
+from infra.reports.quality_report import to_json
 from infra.wiring import open_platform
 
 
@@ -32,4 +34,16 @@ def parity(name: str | None, sample: int, *, home: Path | None, json: bool) -> N
     with clear_errors():
         reports = parity_of_home(name, sample=sample, home=home)
     if not show_parity(reports, json=json):
+        raise typer.Exit(1)
+
+
+def quality(days: int, *, home: Path | None, json: bool) -> None:
+    """The report of the last days: written as a page and as JSON, and its figures shown."""
+    with clear_errors(), open_platform(home=home) as platform:
+        written = write_quality(platform, days)
+    if json:
+        print_json({**to_json(written.report), "report": str(written.path)})
+    else:
+        show_quality(written)
+    if written.report.level == "action":
         raise typer.Exit(1)

@@ -19,6 +19,8 @@ TODAY = "#c64600"
 GRID = "#d9dee3"
 INK = "#4a5560"
 
+_CROSS = 8.0  # pixels that a cross needs
+
 
 @dataclass(frozen=True)
 class Span:
@@ -177,6 +179,43 @@ def volume_bars(days: Sequence[date], rows: Sequence[int]) -> Markup:
         )
     ends = _text(x.start, height - 5, f"{days[0]:%m-%d}") + _text(x.stop, height - 5, f"{days[-1]:%m-%d}", anchor="end")
     return _svg(width, height, _y_axis(y, x.start, x.stop, most=2) + "".join(parts) + ends, "rows per day")
+
+
+def share_bars(days: Sequence[date], shares: Sequence[float | None], allowed: float) -> Markup:
+    """A share per day against what is ``allowed`` (dashed); above it a bar stands out, a day without one is a cross."""
+    width, height = 920, 170
+    x = Span(0, max(len(days), 1), 62, width - 8)
+    y = Span(0.0, max([s for s in shares if s is not None] + [allowed]) * 1.15, height - 24, 8)
+    slot, parts = (x.stop - x.start) / max(len(days), 1), []
+    for i, (day, share) in enumerate(zip(days, shares, strict=True)):
+        left = x.start + i * slot
+        if share is None and slot >= _CROSS:
+            parts.append(_text(left + slot / 2, y.start - 2, "x", anchor="middle", title=f"{day}: no rows"))
+        if share is None:
+            continue
+        parts.append(
+            f'<rect x="{left:.1f}" y="{y(share):.1f}" width="{max(min(slot, 60) - 1.5, 1):.1f}" '
+            f'height="{y.start - y(share):.1f}" fill="{TODAY if share > allowed else BASELINE}">'
+            f"<title>{day}: {share:.3%}</title></rect>"
+        )
+    line = f'<path d="M{x.start},{y(allowed):.1f}H{x.stop}" stroke="{INK}" stroke-dasharray="5 4"/>'
+    ends = _text(x.start, height - 6, f"{days[0]}") + _text(x.stop, height - 6, f"{days[-1]}", anchor="end")
+    return _svg(width, height, _y_axis(y, x.start, x.stop, percent=True) + "".join(parts) + line + ends, "per day")
+
+
+def ranked_bars(bars: Sequence[tuple[str, int, str]]) -> Markup:
+    """A number for each name, on a logarithmic scale so that few can be seen beside many; severe ones stand out."""
+    width, row, left = 920, 22, 330
+    x = Span(0.0, math.log10(max([count for _, count, _ in bars] + [1]) + 1), left, width - 150)
+    parts = []
+    for i, (name, count, severity) in enumerate(bars):
+        top, colour = i * row + 4, TODAY if severity in ("critical", "high") else BASELINE
+        short = name if len(name) <= 48 else "…" + name[-47:]
+        parts.append(_text(left - 6, top + 12, short, anchor="end", title=name))
+        end = x(math.log10(count + 1))
+        parts.append(f'<rect x="{left}" y="{top}" width="{max(end - left, 1):.1f}" height="15" fill="{colour}"/>')
+        parts.append(_text(end + 6, top + 12, f"{count:,} ({severity})"))
+    return _svg(width, row * len(bars) + 8, "".join(parts), "failed values of each rule")
 
 
 def error_days(points: Sequence[tuple[date, float, float | None, float | None]], reference: float | None) -> Markup:

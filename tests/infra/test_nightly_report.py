@@ -6,7 +6,6 @@ import json
 import re
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
-from html.parser import HTMLParser
 
 import numpy as np
 import polars as pl
@@ -17,6 +16,7 @@ from hypothesis import strategies as st
 from expectations.drift import ColumnData, ColumnDrift, detect
 from expectations.performance import by_day, regression
 from expectations.pictures import picture
+from html_page import Page
 from infra.reports import charts
 from infra.reports.nightly_report import (
     MOST,
@@ -35,37 +35,6 @@ from infra.reports.nightly_report import (
 NOW = datetime(2026, 4, 1, 6, tzinfo=UTC)
 DAY = date(2026, 3, 31)
 EVIL = '<script>alert("x")</script>&\'"'
-VOID = {"meta", "col", "wbr", "br", "link", "img", "input"}
-
-
-class Page(HTMLParser):
-    """Tags, attributes and visible text of a page; refuses tags that do not close in order."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.attributes: list[tuple[str, str | None]] = []
-        self.open: list[str] = []
-        self.text = ""
-        self.feed(html)
-        self.close()
-        assert not self.open
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += attrs
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += attrs
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text += data
 
 
 def column(baseline, current) -> ColumnData:
