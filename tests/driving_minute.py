@@ -22,7 +22,10 @@ RIG = Rig(
     [
         Sensor(
             "camera",
-            [Signal(name="width", low=1164, high=1164, whole=True), Signal(name="height", low=874, high=874, whole=True)],
+            [
+                Signal(name="width", low=1164, high=1164, whole=True),
+                Signal(name="height", low=874, high=874, whole=True),
+            ],
         ),
         Sensor(
             "radar",
@@ -109,4 +112,6 @@ def _radar() -> Stream:
     stamps, value = _stamps("processed_log/CAN/radar/t"), _load("processed_log/CAN/radar/value")
     ends = np.append(np.flatnonzero(np.diff(stamps) > 20_000) + 1, len(stamps))
     sweeps = np.split(value, ends[:-1])
-    return stamps[ends - 1], [{"distance": np.hypot(sweep[:, 0], sweep[:, 1]), "speed": sweep[:, 2]} for sweep in sweeps]
+    return stamps[ends - 1], [
+        {"distance": np.hypot(sweep[:, 0], sweep[:, 1]), "speed": sweep[:, 2]} for sweep in sweeps
+    ]
