@@ -209,7 +209,7 @@ def _signal(
 
 def _numbers(signal: Signal, value: object) -> Array | None:
     """The value as an array, None if it is anything but plain numbers of the signal's kind."""
-    if isinstance(value, bool | np.ma.MaskedArray) or not isinstance(value, int | float | np.number | np.ndarray):
+    if isinstance(value, np.ma.MaskedArray) or not isinstance(value, int | float | np.number | np.ndarray):
         return None
     array: Array = np.asarray(value)
     return array if array.dtype.kind in ("iu" if signal.whole else "iuf") else None

@@ -367,7 +367,17 @@ def test_one_spike_is_one_failure() -> None:
 
 
 def test_a_sensor_that_jumps_about_is_not_trusted_where_it_passes_the_middle() -> None:
-    assert judged(10, 10, 10, 40, 0, 60, 20, 33)[3:] == [["can.speed_spike"]] * 5
+    assert judged(10, 10, 10, 40, 0, 60, 20, 20)[3:] == [["can.speed_spike"]] * 5
+
+
+def test_what_is_not_finite_hides_no_spike_after_it() -> None:
+    assert judged(10, float("nan"), 10, 40)[1:] == [["can.speed_finite"], [], ["can.speed_spike"]]
+
+
+def test_a_spike_seen_in_many_frames_counts_once() -> None:
+    check = FrameCheck(replace(CAN, sensors=[replace(CAN.sensors[0], period=200_000)]))
+    drive = [can(0, 10), can(1, 10), *[can(2, 40)] * 4, can(3, 10)]
+    assert [len(names(check, frame)) for frame in drive] == [0, 0, 1, 1, 1, 1, 0]
 
 
 def test_a_new_level_is_taken_once_half_of_the_window_has_it() -> None:
