@@ -29,6 +29,7 @@ from great_expectations.expectations.core.expect_column_values_to_not_be_null im
 from great_expectations.expectations.expectation import Expectation
 from great_expectations.expectations.row_conditions import AndCondition, Column, Condition
 
+from expectations.groups import GroupInRange
 from expectations.polars_engine.column_type import ExpectColumnPolarsTypeToBe
 from expectations.polars_engine.registration import register
 from expectations.result import Severity
@@ -125,6 +126,11 @@ def _(rule: Expression) -> Expectation:
     return ExpectColumnValuesToBeInSet(
         column=rule.target, value_set=[True], description=str(rule.ok), **_labels(rule), **_condition(rule)
     )
+
+
+@expectation.register
+def _(rule: GroupInRange) -> Expectation:
+    return ExpectColumnValuesToBeInSet(column=rule.target, value_set=[True], **_labels(rule), **_condition(rule))
 
 
 def _labels(rule: SchemaRule | RowRule) -> dict[str, Any]:

@@ -7,12 +7,14 @@ all, nothing of the batch passes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import polars as pl
 
 from expectations.engine import Outcome, judge_rows, judge_schema
-from expectations.masks import Masks, mask, prepare
+from expectations.groups import Member, judge_groups
+from expectations.masks import Masks, Prepared, mask, prepare
 from expectations.quarantine import split
 from expectations.result import BatchVerdict, FileVerdict, Finding, Severity, Split
 from expectations.rules import RowRule, SchemaRule, Suite
@@ -20,21 +22,50 @@ from features.errors import InvalidInput
 from features.source import FILE_SHA256
 
 
-def validate(suite: Suite, batch: pl.DataFrame, by: str = FILE_SHA256, files: Iterable[str] = ()) -> BatchVerdict:
-    """Judge the rows of a batch against a suite, file by file.
+@dataclass(frozen=True)
+class Table:
+    """The rows of a batch that one suite judges.
 
-    ``by`` names the column with the file of each row; ``files`` are the files the batch was made of, so
-    that one without any row is not overlooked. Rows of blocked files are on neither side of the split.
-    Raises InvalidInput where a row has no file.
+    ``files`` are the files the batch was made of, so that one without any row is not overlooked. Rows
+    ``beside`` were decided before: they count in the rules over groups, and nothing else is said of them.
     """
-    if by not in batch.columns or batch[by].null_count():
-        raise InvalidInput(f"suite {suite.name!r}: column {by!r} must name the file of every row; fill it")
-    prepared = prepare(suite, batch, by)
+
+    suite: Suite
+    rows: pl.DataFrame
+    files: Iterable[str] = ()
+    beside: pl.DataFrame | None = None
+
+
+def validate(suite: Suite, batch: pl.DataFrame, by: str = FILE_SHA256, files: Iterable[str] = ()) -> BatchVerdict:
+    """Judge the rows of a batch against a suite, file by file: `validate_together` for a table by itself."""
+    return validate_together([Table(suite, batch, files)], by)[0]
+
+
+def validate_together(tables: Sequence[Table], by: str = FILE_SHA256) -> list[BatchVerdict]:
+    """Judge tables that the same files delivered, file by file; rules over groups look at all of them.
+
+    ``by`` names the column with the file of each row. Rows of blocked files are on neither side of the
+    split. Raises InvalidInput where a row has no file.
+    """
+    members = []
+    for table in tables:
+        for rows in (table.rows, *(() if table.beside is None else (table.beside,))):
+            if by not in rows.columns or rows[by].null_count():
+                raise InvalidInput(
+                    f"suite {table.suite.name!r}: column {by!r} must name the file of every row; fill it"
+                )
+        beside = None if table.beside is None else prepare(table.suite, table.beside, by)
+        members.append(Member(table.suite, prepare(table.suite, table.rows, by), beside))
+    return [_judge(table, rows, by) for table, rows in zip(tables, judge_groups(members, by), strict=True)]
+
+
+def _judge(table: Table, prepared: Prepared, by: str) -> BatchVerdict:
+    suite, batch = table.suite, table.rows
     masks = mask(suite, prepared, by)
     general = _schema_findings(suite, batch)
     general += [_empty(suite)] if batch.is_empty() else _disputes(suite, masks, judge_rows(suite, prepared.rows))
     rows = _rows_per_file(batch, by)
-    found = {file: [*general] for file in [*rows, *files]}
+    found = {file: [*general] for file in [*rows, *table.files]}
     own = list(_row_findings(suite, masks))
     if not batch.is_empty():
         own += [(file, _empty(suite)) for file in found if file not in rows]

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import polars as pl
 
-from expectations.gate import validate
+from expectations.gate import Table, validate_together
 from expectations.result import BatchVerdict, FileVerdict, Severity
 from expectations.rules import Suite
 from expectations.suites import suite_for
@@ -194,7 +194,8 @@ class Ingestor:
         deliveries = {f.sha256: d for f, d in zip(batch.files, read, strict=True) if isinstance(d, Delivery)}
         failures = {f.sha256: d for f, d in zip(batch.files, read, strict=True) if isinstance(d, UnreadableFile)}
         names = list(dict.fromkeys(name for delivery in deliveries.values() for name in delivery.tables))
-        verdicts = {name: self._judge(name, deliveries, batch) for name in names}
+        judged = validate_together([self._table(name, deliveries, batch) for name in names])
+        verdicts = dict(zip(names, judged, strict=True))
         blocked = {sha for verdict in verdicts.values() for sha in verdict.blocked}
         landed = [
             one for n, verdict in verdicts.items() for one in self._landing.land(n, verdict, blocked, batch.number)
@@ -245,8 +246,8 @@ class Ingestor:
             return UnreadableFile(f"it feeds {sorted(delivery.tables)}, none of which the registry has")
         return replace(delivery, tables=tables)
 
-    def _judge(self, name: str, deliveries: Mapping[str, Delivery], batch: Batch) -> BatchVerdict:
-        """Join what the files deliver to one source and judge it."""
+    def _table(self, name: str, deliveries: Mapping[str, Delivery], batch: Batch) -> Table:
+        """What the files deliver to one source, joined, and the suite that judges it."""
         source = self._registry.source(name)
         frames = []
         for sha256, delivery in deliveries.items():
@@ -257,7 +258,7 @@ class Ingestor:
             pl.col(source.event_timestamp).dt.date().alias(EVENT_DATE),
         )
         files = [sha for sha, delivery in deliveries.items() if name in delivery.tables]
-        return validate(self._suites(source), rows, files=files)
+        return Table(self._suites(source), rows, files)
 
 
 class _Gone(UnreadableFile):

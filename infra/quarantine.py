@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from expectations.gate import validate
+from expectations.gate import Table, validate_together
+from expectations.groups import group_rules
 from expectations.quarantine import REASONS, RULES, SEVERITY
 from expectations.rules import Suite
 from expectations.suites import suite_for
@@ -95,13 +96,16 @@ class Quarantine:
         return mine.join(decided, on=_ROW, how="anti").select(list(dtypes)).sort(_ROW).collect()
 
     def release(self, source: str, files: Sequence[str] = (), rules: Sequence[str] = (), reason: str = "") -> Decided:
-        """Judge waiting rows by the rules as they are now, and let those in that keep them."""
+        """Judge waiting rows by the rules as they are now, and let those in that keep them.
+
+        Where a rule looks at groups, it looks at all that the rows' files delivered of a group: what landed, what
+        waits and what was dropped. So it makes no difference which of a group's rows are asked for.
+        """
         self.finish()
         asked = self.rows(source, files, rules)
         if asked.is_empty():
             return Decided(0)
-        held = self._registry.source(source)
-        judged = validate(self._suites(held), asked.drop(list(REASONS)))
+        judged = validate_together(self._tables(source, asked))[0]
         good = asked.select(_ROW).unique().join(self._still_bad(asked, judged.split.valid), on=_ROW, how="anti")
         freed = asked.join(good, on=_ROW, how="semi")
         if not freed.is_empty():
@@ -134,6 +138,30 @@ class Quarantine:
         self._lake.append_source(
             name, freed.select(list(dtypes)).sort(_ROW).collect(), app_id=_APP_ID, number=number, dtypes=dtypes
         )
+
+    def _tables(self, source: str, asked: pl.DataFrame) -> list[Table]:
+        """The rows to judge, and beside them what rules over groups look at, in all sources that share one."""
+        suites = {name: self._suites(held) for name, held in self._registry.sources.items()}
+        rows = asked.drop(list(REASONS))
+        shared = set(group_rules(suites[source]))
+        if not shared:
+            return [Table(suites[source], rows)]
+        others = [name for name in suites if name != source and shared & set(group_rules(suites[name]))]
+        delivered = {name: self._delivered(name, asked) for name in (source, *others)}
+        return [
+            Table(suites[source], rows, beside=delivered[source]),
+            *(Table(suites[name], delivered[name].clear(), beside=delivered[name]) for name in others),
+        ]
+
+    def _delivered(self, source: str, asked: pl.DataFrame) -> pl.DataFrame:
+        """All that the files of some quarantined rows delivered to a source; a released row may come twice."""
+        dtypes = {**self._registry.source(source).dtypes, **BOOKKEEPING}
+        logs = self._lake.scan_source(source), self._lake.scan_log(f"quarantine/{source}")
+        # A file's rows all came at one moment, and the moment is in the tables' statistics: other batches are not read.
+        at = pl.col(INGESTED_AT).is_between(asked[INGESTED_AT].min(), asked[INGESTED_AT].max())
+        mine = at & pl.col(FILE_SHA256).is_in(asked[FILE_SHA256].unique().to_list())
+        found = [log.filter(mine).select(list(dtypes)) for log in logs if log is not None]
+        return pl.concat([pl.LazyFrame(schema=dtypes), *found]).collect()
 
     def _still_bad(self, asked: pl.DataFrame, valid: pl.DataFrame) -> pl.DataFrame:
         """The names of rows of which not all are valid."""

@@ -3,6 +3,9 @@
 Required is what every tester delivers and every table needs. Lot, wafer, part id, bins, coordinates and
 readings may be missing: a final test has no wafer, an invalid result no value. Ranges of named tests hold
 for tests of exactly that name.
+
+A wafer with more than a tenth of its parts out of range is rejected whole: its parts, its results and its own
+row; what its file says of other wafers lands. A final test names no wafer, and loses only its bad rows.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from collections.abc import Mapping
 
 import polars as pl
 
+from expectations.groups import GroupInRange
 from expectations.result import Severity
 from expectations.rules import Between, Expression, InSet, suite_for
 from features.definitions import wafer_sources as sources
@@ -41,6 +45,8 @@ def _unit_fits() -> pl.Expr:
     return pl.col("unit").is_null() | pl.all_horizontal(fits)
 
 
+_WAFER_IN_RANGE = GroupInRange(name="wafer_in_range", group=["lot_id", "wafer_id"], unit="part_index", share=0.1)
+
 wafers = suite_for(
     sources.wafers,
     required=["finish_time", "wafer_index"],
@@ -51,6 +57,7 @@ wafers = suite_for(
             ok=pl.col("good_count") <= pl.col("part_count"),
             why="'good_count' is above 'part_count'",
         ),
+        _WAFER_IN_RANGE,
     ],
 )
 
@@ -62,6 +69,7 @@ parts = suite_for(
         # STDF V4: bins are 0 to 32767, and 65535 says that there is none (null here).
         Between(name="hard_bin_range", column="hard_bin", low=0, high=32767),
         Between(name="soft_bin_range", column="soft_bin", low=0, high=32767),
+        _WAFER_IN_RANGE,
     ],
 )
 
@@ -82,6 +90,7 @@ test_results = suite_for(
             Between(name=f"{test}_range", column=_READING, low=low, high=high, where={"test_name": test})
             for test, (low, high) in _RANGES.items()
         ),
+        _WAFER_IN_RANGE,
     ],
     # Functional-only and sampled datalogs are normal.
     empty=Severity.LOW,
