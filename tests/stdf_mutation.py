@@ -6,8 +6,9 @@ import bz2
 import gzip
 import random
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from infra.sources.simulated_fab import SimulatedFab
@@ -34,14 +35,29 @@ class Original:
         """The byte order of its FAR."""
         return LITTLE if self.data[0] == 2 else BIG
 
-    def records(self) -> list[bytes]:
+    @cached_property
+    def records(self) -> tuple[bytes, ...]:
         """Its records with their headers, the FAR first."""
         found, at = [], 0
         while at + 4 <= len(self.data):
             length = struct.unpack_from(self.order + "H", self.data, at)[0]
             found.append(self.data[at : at + 4 + length])
             at += 4 + length
-        return found
+        return tuple(found)
+
+    def place(self, draw: random.Random) -> int:
+        """Some byte: any, or one of a record of a kind that may be rare."""
+        if self.packed or draw.random() < 0.5:
+            return draw.randrange(len(self.data))
+        records = self.records
+        number = one_of_each(draw, records)
+        return sum(map(len, records[:number])) + draw.randrange(len(records[number]))
+
+
+def one_of_each(draw: random.Random, records: Sequence[bytes]) -> int:
+    """The place of some record; every kind is as likely: results would drown the others."""
+    kind = draw.choice(sorted({record[2:4] for record in records}))
+    return draw.choice([place for place, record in enumerate(records) if record[2:4] == kind])
 
 
 Mutator = Callable[[random.Random, Original], bytes]
@@ -51,7 +67,7 @@ def flipped(draw: random.Random, file: Original) -> bytes:
     """A few bits are the other way round."""
     data = bytearray(file.data)
     for _ in range(draw.choice([1, 1, 2, 8, 64])):
-        data[draw.randrange(len(data))] ^= 1 << draw.randrange(8)
+        data[file.place(draw)] ^= 1 << draw.randrange(8)
     return bytes(data)
 
 
@@ -62,7 +78,7 @@ def cut(draw: random.Random, file: Original) -> bytes:
 
 def zeroed(draw: random.Random, file: Original) -> bytes:
     """A run of bytes is zero."""
-    at, size = draw.randrange(len(file.data)), draw.choice([1, 4, 16, 64, 512, 4096])
+    at, size = file.place(draw), draw.choice([1, 4, 16, 64, 512, 4096])
     return file.data[:at] + bytes(len(file.data[at : at + size])) + file.data[at + size :]
 
 
@@ -70,15 +86,15 @@ def extreme(draw: random.Random, file: Original) -> bytes:
     """Some four bytes are the greatest or the least of a type, or a NaN."""
     data = bytearray(file.data)
     for _ in range(draw.choice([1, 4, 16])):
-        at = draw.randrange(len(data) - 3)
+        at = min(file.place(draw), len(data) - 4)
         data[at : at + 4] = draw.choice(_EXTREMES)
     return bytes(data)
 
 
 def lied(draw: random.Random, file: Original) -> bytes:
     """A record's length is another one; mostly not by much."""
-    records = file.records()
-    at = draw.randrange(len(records))
+    records = list(file.records)
+    at = one_of_each(draw, records)
     length = len(records[at]) - 4
     told = draw.choice([0, 65535, draw.randrange(65536), *(max(length + by, 0) for by in (-4, -1, 1, 2, 4, 32))])
     records[at] = struct.pack(file.order + "H", told) + records[at][2:]
@@ -87,8 +103,8 @@ def lied(draw: random.Random, file: Original) -> bytes:
 
 def swapped(draw: random.Random, file: Original) -> bytes:
     """Two records have changed places; now and then one of them is there twice or not at all."""
-    records = file.records()
-    one, other = draw.randrange(len(records)), draw.randrange(len(records))
+    records = list(file.records)
+    one, other = one_of_each(draw, records), draw.randrange(len(records))
     how = draw.randrange(4)
     if how < 2:
         records[one], records[other] = records[other], records[one]
@@ -101,8 +117,8 @@ def swapped(draw: random.Random, file: Original) -> bytes:
 
 def confused(draw: random.Random, file: Original) -> bytes:
     """A record claims to be of another type."""
-    records = file.records()
-    at = draw.randrange(len(records))
+    records = list(file.records)
+    at = one_of_each(draw, records)
     records[at] = records[at][:2] + bytes(draw.choice(_KINDS)) + records[at][4:]
     return b"".join(records)
 
@@ -131,7 +147,7 @@ def mutants(draw: random.Random, originals: list[Original], count: int) -> Itera
         data = way(draw, file)
         while data and draw.random() < 0.3:
             # What is no STDF any more has no records to confuse.
-            data = draw.choice(ANYWHERE)(draw, Original("", data)) if len(data) > 3 else b""
+            data = draw.choice(ANYWHERE)(draw, Original("", data, packed=True)) if len(data) > 3 else b""
         yield Mutant(file.name, way.__name__, ".stdf.gz" if file.packed else ".stdf", data)
 
 
@@ -163,6 +179,6 @@ def real() -> list[Original]:
         data = {".gz": gzip.decompress, ".bz2": bz2.decompress}.get(path.suffix, bytes)(path.read_bytes())
         whole = Original(path.name, data)
         size = 0
-        kept = [record for record in whole.records() if (size := size + len(record)) < _REAL_BYTES]
+        kept = [record for record in whole.records if (size := size + len(record)) < _REAL_BYTES]
         found.append(Original(path.name, b"".join(kept)))
     return found
