@@ -1,4 +1,4 @@
-"""STDF: one big wafer file (10,000 parts × 100 tests, 1,000,000 PTR) into tables, and into the lake."""
+"""STDF: one big wafer file (10,000 parts × 100 tests, 1,000,000 PTR), or many small ones, into tables and the lake."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
+import polars as pl
 import stdf_convert
 
 from benchmarks.measurement import Measurement, seconds
@@ -15,6 +16,8 @@ from infra.sources.stdf import StdfReader
 from infra.wiring import open_platform
 
 ROUNDS = 5
+FILES = 500
+"""Small files of 200 parts × 100 tests, 20,000 PTR each."""
 
 
 def stdf_tables() -> Measurement:
@@ -43,6 +46,32 @@ def stdf_ingest() -> Measurement:
             assert landed is not None
             assert landed.collect().height == 1_000_000
     return Measurement(took, "s")
+
+
+def files_rate() -> Measurement:
+    """Files a second from the landing folder to the closed ledger, against stdf-convert's reading of their records."""
+    with tempfile.TemporaryDirectory() as folder:
+        paths = _small_files(Path(folder) / "landing")
+        with open_platform(home=Path(folder) / "home") as platform:
+            ingestor = open_ingestor(platform)
+            took = seconds(lambda: ingestor.ingest([paths[0].parent]))
+            landed = platform.store.offline.scan_source("test_results")
+            assert landed is not None
+            assert landed.select(pl.len()).collect().item() == FILES * 20_000
+        reading = seconds(lambda: [stdf_convert.tables(path) for path in paths])
+    return Measurement(FILES / took, "files/s", FILES / reading, took / reading)
+
+
+def _small_files(folder: Path) -> list[Path]:
+    """A few wafers, delivered again and again under other lots."""
+    folder.mkdir()
+    wafers = [big_wafer(parts=200, seed=seed) for seed in range(5)]
+    paths = []
+    for number in range(FILES):
+        path = folder / f"{number}.stdf"
+        path.write_bytes(wafers[number % len(wafers)].replace(b"\x03BIG", b"\x03%03d" % number, 1))
+        paths.append(path)
+    return paths
 
 
 def _big_file(folder: Path) -> Path:

@@ -56,6 +56,7 @@ BENCHMARKS: tuple[Callable[[], Measurement], ...] = (
     bench_reproduce.reproduce_1m_30,
     bench_stdf.stdf_tables,
     bench_stdf.stdf_ingest,
+    bench_stdf.files_rate,
     bench_versions.rollback_1m,
     bench_versions.release_1m,
     bench_windows.increment_30d,
