@@ -102,7 +102,8 @@ def _refused(rule: GroupInRange, members: Sequence[Member], by: str) -> pl.DataF
         return members[0].prepared.rows.select(group).clear()
     out = pl.concat(frame.filter("out").drop("out") for frame in units).unique().collect()
     suspects = out.group_by(group).agg(pl.len().alias("out"))
-    # Of the suspects alone: mostly there is none, and to count the parts of a million results takes its time.
+    if suspects.is_empty():  # mostly so, and to count the parts of a million results takes its time
+        return suspects.select(group)
     both = [frame.drop("out").join(suspects.lazy(), on=group, how="semi", nulls_equal=True) for frame in units]
     counts = pl.concat(both).unique().group_by(group).agg(pl.len().alias("all")).collect()
     shares = suspects.join(counts, on=group, nulls_equal=True)
@@ -111,7 +112,10 @@ def _refused(rule: GroupInRange, members: Sequence[Member], by: str) -> pl.DataF
 
 def _marked(rule: GroupInRange, rows: pl.DataFrame, refused: pl.DataFrame, by: str) -> pl.DataFrame:
     """The rows with the rule's outcome, null for those of no group."""
+    named = pl.col(rule.group[-1]).is_not_null()
+    if refused.is_empty():
+        return rows.with_columns(pl.when(named).then(pl.lit(value=True)).alias(rule.target))
     verdicts = refused.with_columns(pl.lit(value=False).alias(rule.target))
     joined = rows.join(verdicts, on=[by, *rule.group], how="left", nulls_equal=True, maintain_order="left")
     in_range = pl.col(rule.target).fill_null(value=True)
-    return joined.with_columns(pl.when(pl.col(rule.group[-1]).is_not_null()).then(in_range).alias(rule.target))
+    return joined.with_columns(pl.when(named).then(in_range).alias(rule.target))
