@@ -12,7 +12,7 @@ from features.checks import check_dtypes, check_is, check_several
 from features.entity import DataType, check_name
 from features.errors import DefinitionError, InvalidInput
 from features.stored_types import cast_exactly, plain_dtype
-from features.times import EPOCH, UTC_US, as_utc, utc_column
+from features.times import EPOCH, LATEST, UTC_US, as_utc, utc_column
 
 FILE_SHA256 = "_file_sha256"
 RECORD_OFFSET = "_record_offset"
@@ -104,8 +104,11 @@ class Source:
         complaint = f"source {self.name!r}: a column has the wrong type"
         # First to what is declared (a category must be one, a small number small), then to what is stored.
         conformed = cast_exactly(cast_exactly(frame, self._declared, complaint), self.dtypes, complaint)
-        if early := conformed.filter(pl.col(time) < EPOCH).height:
-            raise InvalidInput(f"source {self.name!r}: {early} row(s) have a {time!r} before 1970; correct the times")
+        # Dates of five-digit years name folders that nothing reads again.
+        if odd := conformed.filter(~pl.col(time).is_between(EPOCH, LATEST)).height:
+            raise InvalidInput(
+                f"source {self.name!r}: {odd} row(s) have a {time!r} before 1970 or after 9999; correct the times"
+            )
         if nulls := conformed[time].null_count():
             raise InvalidInput(f"source {self.name!r}: {nulls} row(s) have no {time!r}; every event needs its time")
         return conformed

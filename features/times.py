@@ -17,6 +17,7 @@ Clock = Callable[[], datetime]
 """Returns the present moment as an aware datetime."""
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+LATEST = datetime.max.replace(tzinfo=UTC)
 TICK = timedelta(microseconds=1)
 """The least time between two stamps."""
 

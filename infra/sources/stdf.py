@@ -7,6 +7,7 @@ from pathlib import Path
 import polars as pl
 
 from features.definitions.wafer_sources import parts, test_results, wafers
+from features.errors import InvalidInput, UnreadableFile
 from features.source import RECORD_OFFSET, Source
 from infra.sources.base import Delivery
 from infra.sources.stdf_parts import Insertions, part_rows
@@ -35,7 +36,8 @@ class StdfReader:
       tested side by side and takes as long as its slowest; its parts end one microsecond apart.
     - Otherwise the parts are spread evenly over (start, finish], the last one at the finish.
     - Without a finish the parts end TEST_T, else one microsecond, after one another, and the last
-      one's end is the wafer's finish; without a start the same counts back from the finish.
+      one's end is the wafer's finish; without a start the same counts back from the finish. A TEST_T
+      that leads out of what STDF can date, 1970 to 2106, is not believed.
     - A result outside any part has its wafer's finish: by then it was certainly known.
 
     Times are strictly increasing in file order, except on a wafer with more parts than microseconds
@@ -88,4 +90,7 @@ def _with_parts(wafer_frame: pl.DataFrame, part_frame: pl.DataFrame) -> pl.DataF
 
 
 def _conformed(source: Source, rows: pl.DataFrame) -> pl.DataFrame:
-    return source.conform(rows).with_columns(rows[RECORD_OFFSET])
+    try:
+        return source.conform(rows).with_columns(rows[RECORD_OFFSET])
+    except InvalidInput as error:
+        raise UnreadableFile(str(error)) from error

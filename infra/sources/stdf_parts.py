@@ -12,6 +12,8 @@ from infra.sources.stdf_wafers import MISSING_COORDINATE, Ints, Wafer, wafer_of
 
 _SEQUENCE_BITS = 40
 _MISSING_COUNT = 65535
+_LATEST = (2**32 - 1) * 1_000_000
+"""The last moment that STDF can date (in 2106), as microseconds since the epoch, the first one."""
 
 
 class Insertions:
@@ -113,12 +115,12 @@ def _wafer_times(test_ms: Ints, touchdown: Ints, start: int | None, finish: int 
     elapsed = _elapsed(test_ms, touchdown) if (test_ms > 0).all() else None
     if start is None:
         assert finish is not None, "find_wafers leaves no wafer without a time"
-        end = order if elapsed is None else elapsed
+        end = order if elapsed is None or elapsed[-1] > finish else elapsed
         return end + (finish - int(end[-1]))
-    if finish is None:
-        return start + (order if elapsed is None else elapsed)
-    if elapsed is not None and start + elapsed[-1] <= finish:
+    if elapsed is not None and start + elapsed[-1] <= (_LATEST if finish is None else finish):
         return start + elapsed
+    if finish is None:
+        return start + order
     return finish - (count - order) * ((finish - start) // count)
 
 

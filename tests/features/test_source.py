@@ -12,6 +12,8 @@ from features.errors import DefinitionError, InvalidInput
 
 visits = Source("visits", schema={"shop": pl.String, "n": pl.Int32, "at": pl.Datetime}, event_timestamp="at")
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+YEAR_10000 = pl.Series([253_402_300_800_000_000]).cast(pl.Datetime("us", "UTC"))
+"""Its first moment: the folder of its date could not be read back."""
 
 
 @pytest.mark.parametrize(
@@ -53,6 +55,7 @@ def test_a_date_is_its_midnight_and_other_columns_are_dropped():
         ({"shop": ["a"], "n": [1], "at": [None]}, "1 row.* have no 'at'"),
         ({"shop": ["a"], "n": [1], "at": ["noon"]}, "not a time"),
         ({"shop": ["a"], "n": [1], "at": [date(1969, 12, 31)]}, "before 1970"),
+        ({"shop": ["a"], "n": [1], "at": YEAR_10000}, "1 row.* after 9999"),
     ],
 )
 def test_what_does_not_fit_is_refused_by_name(columns, message):

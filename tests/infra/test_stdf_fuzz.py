@@ -106,5 +106,5 @@ def test_thousands_of_damaged_files_land_whole_rows_or_say_why(
     given = request.config.getoption("--hypothesis-seed")
     seed = random.SystemRandom().getrandbits(32) if given is None else int(given)
     with capsys.disabled():
-        print(f"\n2,100 damaged files with --hypothesis-seed={seed}")
-        print(told(fuzz(tmp_path, seed, count=2_100)))
+        print(f"\n2,200 damaged files with --hypothesis-seed={seed}")
+        print(told(fuzz(tmp_path, seed, count=2_200)))

@@ -176,6 +176,25 @@ def test_times_without_start_count_back(tmp_path: Path) -> None:
     assert times(file, tmp_path) == [8, 10]
 
 
+@pytest.mark.parametrize("cut", [True, False], ids=["without finish", "without start"])
+def test_test_times_that_run_out_of_what_stdf_can_date_are_not_believed(tmp_path: Path, cut: bool) -> None:
+    """TEST_T with all bits set is 50 days: it took a wafer past the year 9999, and its table could not be read."""
+    start, finish = (2**32 - 100, 0) if cut else (0, 1_000)
+    file = Stdf().mir(start=start).wir(start=start)
+    for part in range(3):
+        file.pir().prr(str(part), test_ms=2**32 - 1)
+    times = parts_of(file.wrr(finish=finish).mrr(finish), tmp_path)["tested_at"].dt.epoch("us").to_list()
+    first = start * 1_000_000 + 1 if cut else finish * 1_000_000 - 2
+    assert times == [first, first + 1, first + 2]
+
+
+def test_parts_that_do_not_fit_after_1970_make_a_file_unreadable(tmp_path: Path) -> None:
+    """More parts than there are microseconds until the finish; it ended the ingest."""
+    parts = Stdf().add(5, 20, bytes([1, 1])).data[6:] * 1_000_002
+    with pytest.raises(UnreadableFile, match="before 1970"):
+        read(Stdf().data + parts + Stdf().mrr(1).data[6:], tmp_path)
+
+
 def test_finish_before_start_is_no_finish(tmp_path: Path) -> None:
     file = Stdf().mir().wir().pir().prr().wrr(finish=START - 5).mrr(START + 40)
     assert times(file, tmp_path) == [40]
