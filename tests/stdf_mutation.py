@@ -123,8 +123,19 @@ def confused(draw: random.Random, file: Original) -> bytes:
     return b"".join(records)
 
 
+def alike(draw: random.Random, file: Original) -> bytes:
+    """All records of a kind have the same impossible four bytes in the same place, as a tester's own fault gives."""
+    records = list(file.records)
+    kind = records[one_of_each(draw, records)][2:4]
+    at, value = draw.randrange(4, 28), draw.choice([*_EXTREMES, b"\x00\x00\x00\x00", b"\x01\x00\x00\x00"])
+    for number, record in enumerate(records):
+        if record[2:4] == kind and len(record) >= at + 4:
+            records[number] = record[:at] + value + record[at + 4 :]
+    return b"".join(records)
+
+
 ANYWHERE: tuple[Mutator, ...] = (flipped, cut, zeroed, extreme)
-IN_RECORDS: tuple[Mutator, ...] = (lied, swapped, confused)
+IN_RECORDS: tuple[Mutator, ...] = (lied, swapped, confused, alike)
 
 
 @dataclass(frozen=True)
@@ -145,9 +156,9 @@ def mutants(draw: random.Random, originals: list[Original], count: int) -> Itera
         way = ways[number % len(ways)]
         file = draw.choice(originals if way in ANYWHERE else plain)
         data = way(draw, file)
-        while data and draw.random() < 0.3:
-            # What is no STDF any more has no records to confuse.
-            data = draw.choice(ANYWHERE)(draw, Original("", data, packed=True)) if len(data) > 3 else b""
+        while len(data) > 3 and draw.random() < 0.3:
+            # It may have no records any more that could be confused.
+            data = draw.choice(ANYWHERE)(draw, Original("", data, packed=True))
         yield Mutant(file.name, way.__name__, ".stdf.gz" if file.packed else ".stdf", data)
 
 
