@@ -26,6 +26,7 @@ from great_expectations.expectations.core.expect_column_to_exist import ExpectCo
 from great_expectations.expectations.core.expect_column_values_to_be_between import ExpectColumnValuesToBeBetween
 from great_expectations.expectations.core.expect_column_values_to_be_in_set import ExpectColumnValuesToBeInSet
 from great_expectations.expectations.core.expect_column_values_to_not_be_null import ExpectColumnValuesToNotBeNull
+from great_expectations.expectations.core.expect_compound_columns_to_be_unique import ExpectCompoundColumnsToBeUnique
 from great_expectations.expectations.expectation import Expectation
 from great_expectations.expectations.row_conditions import AndCondition, Column, Condition
 
@@ -33,7 +34,18 @@ from expectations.groups import GroupInRange
 from expectations.polars_engine.column_type import ExpectColumnPolarsTypeToBe
 from expectations.polars_engine.registration import register
 from expectations.result import Severity
-from expectations.rules import Between, ColumnPresent, Expression, HasType, InSet, NotNull, RowRule, SchemaRule, Suite
+from expectations.rules import (
+    Between,
+    ColumnPresent,
+    Expression,
+    HasType,
+    InSet,
+    NotNull,
+    RowRule,
+    SchemaRule,
+    Suite,
+    Unique,
+)
 from features.entity import DataType
 from features.errors import DefinitionError
 
@@ -122,6 +134,13 @@ def _(rule: InSet) -> Expectation:
 
 
 @expectation.register
+def _(rule: Unique) -> Expectation:
+    return ExpectCompoundColumnsToBeUnique(
+        column_list=list(rule.among), ignore_row_if="never", **_labels(rule), **_condition(rule)
+    )
+
+
+@expectation.register
 def _(rule: Expression) -> Expectation:
     return ExpectColumnValuesToBeInSet(
         column=rule.target, value_set=[True], description=str(rule.ok), **_labels(rule), **_condition(rule)
@@ -137,6 +156,8 @@ def _labels(rule: SchemaRule | RowRule) -> dict[str, Any]:
     meta: dict[str, Any] = {"rule": rule.name, "severity": rule.severity.label}
     if isinstance(rule, RowRule):
         meta["tolerance"] = rule.tolerance
+    if isinstance(rule, Between) and rule.unit:
+        meta["unit"] = rule.unit
     return {"meta": meta, "severity": _GX_SEVERITY[rule.severity]}
 
 

@@ -1,8 +1,9 @@
 """Rules: what a good row and a good table look like, written once and executed by two engines.
 
 A rule is data. Great Expectations judges it for a whole batch (``expectations.engine``), and a Polars
-mask made from the same rule says which rows broke it (``expectations.gate``). Null and NaN both count
-as missing: only NotNull refuses them, every other rule looks at the values that are there.
+mask made from the same rule says which rows broke it (``expectations.gate``); for single records a rule
+is compiled (``expectations.rows``). Null and NaN both count as missing: only NotNull refuses them, every
+other rule looks at the values that are there, and Unique takes a missing value for one like any other.
 """
 
 from __future__ import annotations
@@ -14,9 +15,12 @@ from dataclasses import dataclass, field
 import polars as pl
 
 from expectations.result import Severity
+from features.compute import stored_schema
 from features.entity import DataType
 from features.errors import DefinitionError
-from features.source import Source
+from features.feature_group import EVENT_TIMESTAMP, FeatureGroup
+from features.source import FILE_SHA256, Source
+from features.times import UTC_US
 
 FEW = 0.05
 """The share of failing values up to which they are few; above it a finding is high."""
@@ -169,6 +173,8 @@ class NotNull(RowRule):
 class Between(RowRule):
     """The value lies within [low, high], both ends included; None leaves an end open.
 
+    ``unit`` is what both are in, for people to read.
+
     >>> rule = Between(name="vdd_range", column="result", low=1.0, high=1.4, where={"test_name": "vdd"})
     >>> tests = pl.DataFrame({"test_name": ["vdd", "vdd", "idd"], "result": [1.2, 1.5, 80.0]})
     >>> tests.filter(rule.failing()).rows()
@@ -178,6 +184,7 @@ class Between(RowRule):
     column: str
     low: float | None = None
     high: float | None = None
+    unit: str | None = None
 
     def __post_init__(self) -> None:
         if self.low is None and self.high is None:
@@ -200,11 +207,12 @@ class Between(RowRule):
     @property
     def complaint(self) -> str:
         """What is wrong with a bad value."""
+        unit = f" {self.unit}" if self.unit else ""
         if self.low is None:
-            return f"{self.column!r} is above {self.high}"
+            return f"{self.column!r} is above {self.high}{unit}"
         if self.high is None:
-            return f"{self.column!r} is below {self.low}"
-        return f"{self.column!r} is outside {self.low} to {self.high}"
+            return f"{self.column!r} is below {self.low}{unit}"
+        return f"{self.column!r} is outside {self.low} to {self.high}{unit}"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -228,6 +236,49 @@ class InSet(RowRule):
     def complaint(self) -> str:
         """What is wrong with a bad value."""
         return f"{self.column!r} is none of {list(self.values)}"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Unique(RowRule):
+    """No two rows have the same values in these columns; a missing value is the same as another one.
+
+    >>> rule = Unique(name="once", among=["shop", "bill"], where={"kind": "sale"})
+    >>> bills = pl.DataFrame({"kind": ["sale", "sale", "sale", "void"], "shop": "a", "bill": [1, 2, 2, 1]})
+    >>> bills.filter(rule.failing()).rows()
+    [('sale', 'a', 2), ('sale', 'a', 2)]
+    """
+
+    among: Sequence[str]
+
+    def __post_init__(self) -> None:
+        if len(set(self.among)) < max(2, len(self.among)):
+            raise DefinitionError(
+                f"rule {self.name!r}: `among` is {list(self.among)}: name two or more columns, each once "
+                f"({FILE_SHA256!r} is one where each file is looked at by itself)"
+            )
+
+    @property
+    def target(self) -> str:
+        """The columns that tell rows apart, for people to read."""
+        return ", ".join(self.among)
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns the rule looks at."""
+        return [*self.where, *self.among]
+
+    def broken(self) -> pl.Expr:
+        """True where another row that the rule is about has the same values."""
+        return pl.len().over([*self.among, self.domain()]) > 1
+
+    def checked(self) -> pl.Expr:
+        """Every row of the domain is judged."""
+        return self.domain()
+
+    @property
+    def complaint(self) -> str:
+        """What is wrong with a bad row."""
+        return f"{self.target} are the same as in another row"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -288,20 +339,56 @@ def suite_for(
     derived: Mapping[str, pl.Expr] | None = None,
     empty: Severity = Severity.HIGH,
 ) -> Suite:
-    """The suite that a source's definition implies: its columns, their types, and the required values.
+    """The suite that a source's definition implies: its columns, types, required values, and one row a record.
 
-    Required are the event time and the keys unless said otherwise; ``rows`` adds rules to them.
+    Required are the event time and the keys unless said otherwise; ``rows`` adds rules to them. Rows of
+    equal keys and event time are one record, of which the latest counts. Another file may always correct a
+    record. Two rows for it in one file are no fault of the rows, so both land whatever their number; but the
+    file then says twice what only counts once, and ``record_unique`` says so, at severity LOW.
     """
+    keys = [] if source.keys is None else list(source.keys)
     if required is None:
-        required = list(dict.fromkeys([source.event_timestamp, *(source.keys or ())]))
-    absent = {column: Severity.CRITICAL if column in required else Severity.MEDIUM for column in source.schema}
+        required = list(dict.fromkeys([source.event_timestamp, *keys]))
+    record = list(dict.fromkeys([FILE_SHA256, *keys, source.event_timestamp]))
+    once = Unique(name="record_unique", among=record, severity=Severity.LOW, tolerance=None)
     return Suite(
         source.name,
-        schema=[
-            *(ColumnPresent(column, severity) for column, severity in absent.items()),
-            *(HasType(column, dtype) for column, dtype in source.dtypes.items()),
-        ],
-        rows=[*(NotNull(name=f"{column}_not_null", column=column) for column in required), *rows],
+        schema=_schema(source.dtypes, needed=[*required, *keys]),
+        rows=[*_filled(required), *([once] if keys else []), *rows],
         derived=derived or {},
         empty=empty,
     )
+
+
+def suite_of_group(group: FeatureGroup) -> Suite:
+    """The suite that a feature group's definition implies, for the rows that one run or one push writes.
+
+    Keys and event_timestamp are there and name a row once; columns have the types they are stored in; a
+    feature keeps its ``range``, in its ``unit``. A feature may be null: its answer is then NULL_VALUE, and
+    the range says nothing. How old a row may be (``ttl``) is no matter of the row.
+    """
+    record = [*group.keys, EVENT_TIMESTAMP]
+    ranges = [
+        Between(name=f"{feature.name}_range", column=feature.name, low=low, high=high, unit=feature.unit)
+        for feature in group.features
+        for low, high in [feature.range or (None, None)]
+        if (low, high) != (None, None)
+    ]
+    return Suite(
+        group.name,
+        schema=_schema({**stored_schema(group), EVENT_TIMESTAMP: UTC_US}, needed=record),
+        rows=[*_filled(record), Unique(name="row_unique", among=record, severity=Severity.HIGH), *ranges],
+    )
+
+
+def _schema(dtypes: Mapping[str, DataType], needed: Sequence[str]) -> list[SchemaRule]:
+    """Every column is there in its type; critical are those without which no row can be used."""
+    absent = {column: Severity.CRITICAL if column in needed else Severity.MEDIUM for column in dtypes}
+    return [
+        *(ColumnPresent(column, severity) for column, severity in absent.items()),
+        *(HasType(column, dtype) for column, dtype in dtypes.items()),
+    ]
+
+
+def _filled(columns: Sequence[str]) -> list[RowRule]:
+    return [NotNull(name=f"{column}_not_null", column=column) for column in columns]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from expectations.engine import Outcome, gx_suite, judge_rows, judge_schema
 from expectations.masks import mask, prepare
-from expectations.rules import Between, ColumnPresent, Expression, HasType, InSet, NotNull, Suite
+from expectations.rules import Between, ColumnPresent, Expression, HasType, InSet, NotNull, Suite, Unique
 from expectations.suites import SUITES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,6 +35,9 @@ EVERY_KIND = Suite(
         InSet(name="text_known", column="text", values=["a", ODD]),
         InSet(name="digit_known", column="digit", values=[1, 2]),
         InSet(name="text_known_if", column="text", values=["a"], where={"digit": 1}),
+        Unique(name="digit_once", among=["file", "digit"]),
+        Unique(name="number_and_text_once", among=["number", "text", "time"]),
+        Unique(name="digit_once_if", among=["digit", "text"], where={"file": "f"}),
         Expression(name="sane", ok=pl.col("number").is_finite(), why="not finite"),
         Expression(name="sane_if", ok=pl.col("number") > pl.col("digit"), why="too small", where={"text": "a"}),
     ],

@@ -4,12 +4,26 @@ import sys
 import polars as pl
 import pytest
 
+from card_payments import group
 from expectations.masks import mask, prepare
 from expectations.result import Severity
-from expectations.rules import Between, ColumnPresent, Expression, HasType, InSet, NotNull, RowRule, Suite, suite_for
+from expectations.rules import (
+    Between,
+    ColumnPresent,
+    Expression,
+    HasType,
+    InSet,
+    NotNull,
+    RowRule,
+    Suite,
+    Unique,
+    suite_for,
+    suite_of_group,
+)
 from expectations.suites import SUITES
 from expectations.suites import suite_for as suite_of
-from features.definitions import wafer_sources
+from features import Feature
+from features.definitions import REGISTRY, wafer_sources
 from features.errors import DefinitionError
 from features.source import Source
 from features.times import UTC_US
@@ -74,6 +88,60 @@ def test_nulls_are_high_above_five_percent_and_critical_when_nothing_else_is_the
     assert NotNull(name="r", column="x").judge(failed, 100) is severity
 
 
+def test_equal_rows_are_counted_among_those_the_rule_is_about_and_missing_values_are_equal():
+    rows = pl.DataFrame(
+        {
+            "file": ["a"] * 7,
+            "kind": ["s", "s", "v", "s", "s", "s", None],
+            "shop": ["x", "x", "x", None, None, "x", "x"],
+            "bill": [1.0, 1.0, 1.0, float("nan"), None, None, 1.0],
+        }
+    )
+    rule = Unique(name="r", among=["shop", "bill"], where={"kind": "s"})
+    assert outcome(rule, rows) == ([True, True, False, True, True, False, False], 5)
+    assert outcome(Unique(name="r", among=["shop", "bill"]), rows)[0] == [True, True, True, True, True, False, True]
+
+
+@pytest.mark.parametrize("among", [[], ["a"], ["a", "a"]])
+def test_what_tells_rows_apart_is_named_once(among):
+    with pytest.raises(DefinitionError, match="name two or more columns"):
+        Unique(name="r", among=among)
+
+
+def test_a_source_without_keys_has_no_record_to_repeat():
+    source = Source("clicks", schema={"at": pl.Datetime, "n": pl.Int64}, event_timestamp="at")
+    assert [rule.name for rule in suite_for(source).rows] == ["at_not_null"]
+
+
+def test_a_group_implies_its_keys_types_ranges_and_one_row_a_moment():
+    amounts = [
+        Feature("mean", pl.col("amount").mean(), unit="USD", range=(0, 1000)),
+        Feature("count", pl.len(), range=(1, None)),
+        Feature("worst", pl.col("amount").min()),
+    ]
+    suite = suite_of_group(group("paid", amounts, grain="entity", every="1d"))
+    types = {"card_id": pl.Int64, "mean": pl.Float64, "count": pl.Int64, "worst": pl.Float64, "event_timestamp": UTC_US}
+    assert {rule.column: rule.dtype for rule in suite.schema if isinstance(rule, HasType)} == types
+    assert {rule.column: rule.severity for rule in suite.schema if isinstance(rule, ColumnPresent)} == {
+        **dict.fromkeys(["card_id", "event_timestamp"], Severity.CRITICAL),
+        **dict.fromkeys(["mean", "count", "worst"], Severity.MEDIUM),
+    }
+    assert {rule.name: rule.complaint for rule in suite.rows} == {
+        "card_id_not_null": "'card_id' is missing",
+        "event_timestamp_not_null": "'event_timestamp' is missing",
+        "row_unique": "card_id, event_timestamp are the same as in another row",
+        "mean_range": "'mean' is outside 0 to 1000 USD",
+        "count_range": "'count' is below 1",
+    }
+
+
+def test_every_shipped_group_has_a_suite():
+    for known in REGISTRY.groups.values():
+        assert {rule.column for rule in suite_of_group(known).schema} == {
+            *known.keys, "event_timestamp", *known.feature_names
+        }  # fmt: skip
+
+
 def test_unexpected_categories_stay_medium():
     assert InSet(name="r", column="x", values=["a"]).judge(100, 100) is Severity.MEDIUM
 
@@ -112,7 +180,8 @@ def test_a_source_implies_its_columns_types_event_time_and_keys():
         "at_type": Severity.HIGH,
         "n_type": Severity.HIGH,
     }
-    assert [rule.name for rule in suite.rows] == ["at_not_null", "user_not_null"]
+    assert [rule.name for rule in suite.rows] == ["at_not_null", "user_not_null", "record_unique"]
+    assert suite.rows[-1].among == ["_file_sha256", "user", "at"]
     assert all(rule.holds(source.dtypes) for rule in suite.schema)
     assert suite_of(source).name == "clicks"
 
@@ -122,7 +191,7 @@ def test_every_wafer_source_has_a_suite_that_fits_its_definition(source):
     suite = SUITES[source.name]
     assert suite_of(source) is suite
     assert all(rule.holds(source.dtypes) for rule in suite.schema)
-    known = {*source.schema, *suite.computed}
+    known = {*source.schema, *suite.computed, "_file_sha256"}
     assert [rule.name for rule in suite.rows if not set(rule.columns) <= known] == []
 
 

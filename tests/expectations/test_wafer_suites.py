@@ -27,9 +27,10 @@ CLEAN = {
 
 
 def table(source, *changes):
-    """A hundred clean rows and one more for each change."""
+    """A hundred clean rows and one more for each change, each of a wafer or part of its own."""
     dtypes = getattr(wafer_sources, source).dtypes
-    records = [CLEAN[source]] * 100 + [{**CLEAN[source], **change} for change in changes]
+    number = "wafer_index" if source == "wafers" else "part_index"
+    records = [{**CLEAN[source], number: n, **change} for n, change in enumerate([*[{}] * 100, *changes])]
     return pl.DataFrame([{c: r.get(c) for c in dtypes} for r in records], schema=dtypes).with_columns(
         _file_sha256=pl.lit("f")
     )
@@ -110,7 +111,19 @@ def test_each_defect_is_found_by_its_rule_alone(source):
 @pytest.mark.parametrize("source", SUITES)
 def test_every_rule_on_rows_is_tried_by_a_defect(source):
     """But for the one that looks at whole wafers: test_wafer_rejection.py tries it."""
-    assert {rule for name, _, rule in BAD if name == source} == {r.name for r in SUITES[source].rows} - {WAFER_RULE}
+    tried = {rule for name, _, rule in BAD if name == source}
+    assert tried | {"record_unique", WAFER_RULE} == {rule.name for rule in SUITES[source].rows}
+
+
+@pytest.mark.parametrize("source", SUITES)
+def test_a_record_that_a_file_holds_twice_is_told_of_and_lands(source):
+    once = table(source)
+    corrected = validate(SUITES[source], pl.concat([once, once.with_columns(_file_sha256=pl.lit("g"))]))
+    assert {name: file.findings for name, file in corrected.files.items()} == {"f": (), "g": ()}
+    verdict = validate(SUITES[source], pl.concat([once, once]))
+    assert verdict.split.valid.height == 200
+    (finding,) = verdict.files["f"].findings
+    assert (finding.rule, finding.severity.label, finding.failed, finding.checked) == ("record_unique", "low", 200, 200)
 
 
 def test_many_out_of_range_alert():
