@@ -46,18 +46,25 @@ class Masks:
 def prepare(suite: Suite, batch: pl.DataFrame, by: str) -> Prepared:
     """Compute what the row rules look at.
 
-    NaN becomes null here and nowhere else, and numbers get wide types, so that both executors compare
-    the same values.
+    NaN becomes null and numbers get wide types (``looked_at``), so that both executors compare the same values.
     """
     needed = dict.fromkeys([by, *(column for rule in suite.rows for column in rule.columns)])
     computed, errors = suite.computed, dict[str, str]()
     try:
-        rows = _compute(computed, batch, needed)
+        rows = looked_at(computed, batch.lazy(), needed).collect()
     except pl.exceptions.PolarsError:
         # One of them raised: find out which, and go on with the others.
         errors = {name: why for name, expr in computed.items() if (why := _refusal(name, expr, batch))}
-        rows = _compute({name: expr for name, expr in computed.items() if name not in errors}, batch, needed)
+        sound = {name: expr for name, expr in computed.items() if name not in errors}
+        rows = looked_at(sound, batch.lazy(), needed).collect()
     return Prepared(rows, errors)
+
+
+def looked_at(computed: Mapping[str, pl.Expr], rows: pl.LazyFrame, needed: Iterable[str]) -> pl.LazyFrame:
+    """The needed columns as row rules see them: computed ones made, NaN null, numbers wide."""
+    wide = [cs.float().cast(pl.Float64).fill_nan(None), _NARROW.cast(pl.Int64)]
+    rows = rows.with_columns(expr.alias(name) for name, expr in computed.items())
+    return rows.select(cs.by_name(*needed, require_all=False)).with_columns(wide)
 
 
 def mask(suite: Suite, prepared: Prepared, by: str) -> Masks:
@@ -80,15 +87,9 @@ def mask(suite: Suite, prepared: Prepared, by: str) -> Masks:
     return Masks(broken, counts, errors)
 
 
-def _compute(computed: Mapping[str, pl.Expr], batch: pl.DataFrame, needed: Iterable[str]) -> pl.DataFrame:
-    wide = [cs.float().cast(pl.Float64).fill_nan(None), _NARROW.cast(pl.Int64)]
-    rows = batch.lazy().with_columns(expr.alias(name) for name, expr in computed.items())
-    return rows.select(cs.by_name(*needed, require_all=False)).with_columns(wide).collect()
-
-
 def _refusal(name: str, expr: pl.Expr, batch: pl.DataFrame) -> str | None:
     try:
-        _compute({name: expr}, batch, [name])
+        looked_at({name: expr}, batch.lazy(), [name]).collect()
     except pl.exceptions.PolarsError as error:
         return _first_line(error)
     return None

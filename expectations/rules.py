@@ -173,7 +173,7 @@ class NotNull(RowRule):
 class Between(RowRule):
     """The value lies within [low, high], both ends included; None leaves an end open.
 
-    ``unit`` is what both are in, for people to read.
+    Values are compared as floats, which is how Great Expectations takes the bounds. ``unit`` is for people to read.
 
     >>> rule = Between(name="vdd_range", column="result", low=1.0, high=1.4, where={"test_name": "vdd"})
     >>> tests = pl.DataFrame({"test_name": ["vdd", "vdd", "idd"], "result": [1.2, 1.5, 80.0]})
@@ -200,8 +200,8 @@ class Between(RowRule):
     def broken(self) -> pl.Expr:
         """True outside the range."""
         value = pl.col(self.column)
-        below = [] if self.low is None else [value < self.low]
-        above = [] if self.high is None else [value > self.high]
+        below = [] if self.low is None else [value < float(self.low)]
+        above = [] if self.high is None else [value > float(self.high)]
         return pl.any_horizontal(*below, *above)
 
     @property

@@ -211,12 +211,13 @@ def _check_keys(who: str, rows: pl.DataFrame, key: Sequence[str], now: datetime)
 
 
 def check_ranges(group: FeatureGroup, rows: pl.DataFrame) -> list[str]:
-    """The features whose values lie outside the range that they declare; implements ``RowCheck``."""
+    """The features whose values (NaN is none) lie outside the range that they declare; implements ``RowCheck``."""
     outside = {}
     for feature in group.features:
         low, high = feature.range or (None, None)
-        bounds = [pl.col(feature.name) < low] if low is not None else []
-        bounds += [pl.col(feature.name) > high] if high is not None else []
+        value = pl.col(feature.name).fill_nan(None) if rows.schema[feature.name].is_float() else pl.col(feature.name)
+        bounds = [value < low] if low is not None else []
+        bounds += [value > high] if high is not None else []
         if bounds:
             outside[feature.name] = (pl.any_horizontal(bounds).sum(), feature.range)
     if not outside:

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from expectations.rows import check_rows
 from features.capacity import Capacity
 from features.errors import SettingsError
 from features.registry import Registry
@@ -86,6 +87,7 @@ def open_platform(
         code_version=partial(code_version, Path.cwd()),
         tracker=tracker,
         push_log=LmdbPushLog(settings.push_log_path),
+        row_check=check_rows,
         fold_after=timedelta(seconds=settings.fold_seconds),
         models=tracker,
         user=_user(),

@@ -285,6 +285,11 @@ def test_without_a_push_log_there_is_no_push(tmp_path):
     assert store.fold(last).plan is None
 
 
+def test_a_value_that_is_missing_is_out_of_no_range(world):
+    world.store.push(last, [row(1, amount=None), row(2, amount=float("nan"))])
+    assert str(world.answers(1, 2)) == "[(None, None, 'NULL_VALUE'), (nan, None, 'PRESENT')]"
+
+
 def test_the_row_check_is_asked_and_its_reasons_are_told(world):
     world.open(row_check=lambda group, rows: [f"{group.name}: {rows.height} too many"])
     with pytest.raises(InvalidInput, match="nothing was pushed: last: 1 too many"):
