@@ -19,7 +19,6 @@ import polars as pl
 from expectations.gate import Table, validate_together
 from expectations.result import BatchVerdict, FileVerdict, Severity
 from expectations.rules import Suite
-from expectations.suites import suite_for
 from features.errors import InvalidInput, UnreadableFile
 from features.registry import Registry
 from features.source import BOOKKEEPING, EVENT_DATE, FILE_SHA256, INGESTED_AT, Source
@@ -31,6 +30,7 @@ from infra.sources.base import Delivery, FileReader, file_sha256, unopenable
 from infra.sources.stdf import StdfReader
 from infra.sources.tabular import TabularReader
 from infra.storage.delta import DeltaLake
+from infra.suites import suites_of
 from infra.wiring import Platform
 
 Progress = Callable[[int, int], None]
@@ -315,7 +315,7 @@ def _complaint(judged: Mapping[str, FileVerdict]) -> str:
 
 
 def open_ingestor(platform: Platform) -> Ingestor:
-    """The ingestor of a home, with the shipped readers and suites."""
+    """The ingestor of a home, with the shipped readers and the home's suites."""
     settings = platform.settings
     scratch = settings.home / "scratch"
     return Ingestor(
@@ -323,7 +323,7 @@ def open_ingestor(platform: Platform) -> Ingestor:
         platform.store.registry,
         StdfReader((settings.die_width_mm, settings.die_height_mm), scratch),
         lambda source: TabularReader(source, scratch),
-        suite_for,
+        suites_of(platform),
         platform.store.now,
         batch_bytes=settings.ingest_batch_mb * 2**20,
     )

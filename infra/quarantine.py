@@ -16,7 +16,6 @@ from expectations.gate import Table, validate_together
 from expectations.groups import group_rules
 from expectations.quarantine import REASONS, RULES, SEVERITY
 from expectations.rules import Suite
-from expectations.suites import suite_for
 from features.entity import DataType
 from features.errors import ConcurrentRun, NotRegistered
 from features.registry import Registry
@@ -25,6 +24,7 @@ from features.store import ingestion_stamp
 from features.times import UTC_US, Clock
 from infra.ledger import Ledger
 from infra.storage.delta import DeltaLake, source_path
+from infra.suites import suites_of
 from infra.wiring import Platform
 
 DECISIONS = "quality/decisions"
@@ -185,5 +185,5 @@ class Quarantine:
 
 
 def open_quarantine(platform: Platform) -> Quarantine:
-    """The quarantine of a home, with the shipped suites."""
-    return Quarantine(platform.lake, platform.store.registry, suite_for, platform.store.now)
+    """The quarantine of a home, with its suites."""
+    return Quarantine(platform.lake, platform.store.registry, suites_of(platform), platform.store.now)

@@ -47,7 +47,7 @@ def _as_folder(path: Path) -> Path:
 def _as_place(text: str) -> str:
     module, colon, name = text.partition(":")
     if not colon or not all(part.isidentifier() for part in [*module.split("."), name]):
-        raise ValueError("write it like 'package.module:REGISTRY'")
+        raise ValueError("write it like 'package.module:NAME'")
     return text
 
 
@@ -81,6 +81,9 @@ class Settings(BaseSettings):
 
     registry: Annotated[str, AfterValidator(_as_place)] = "features.definitions:REGISTRY"
     """Where the definitions are: "package.module:NAME" of a Registry."""
+
+    suites: Annotated[str, AfterValidator(_as_place)] | None = None
+    """Where your suites are: "package.module:NAME" of a mapping of sources' names to suites; unset: you have none."""
 
     lake_url: Url | None = Field(default=None, repr=False)
     """Where the Delta tables lie, such as "s3://bucket/lake"; unset: the folder ``lake`` in the home."""
@@ -243,6 +246,7 @@ def isolated_environment(settings: Settings) -> dict[str, str]:
     names = {
         f"{PREFIX}HOME": str(settings.home),  # flows load the settings anew: they must find this home
         f"{PREFIX}REGISTRY": settings.registry,
+        **({} if settings.suites is None else {f"{PREFIX}SUITES": settings.suites}),
         "DO_NOT_TRACK": "1",
         "GX_ANALYTICS_ENABLED": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",

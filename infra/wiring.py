@@ -111,9 +111,21 @@ def fixed_clock(now: datetime | None) -> Clock:
 
 def load_registry(place: str) -> Registry:
     """The registry at "package.module:NAME"; modules of the working folder are found too."""
+    found = load_named("registry", place)
+    if not isinstance(found, Registry):
+        name = place.partition(":")[2]
+        raise SettingsError(f"registry {place!r}: {name!r} is not a Registry in that module; name the one that is")
+    return found
+
+
+def load_named(setting: str, place: str) -> object:
+    """What a setting names as "package.module:NAME", None if the module has no such name.
+
+    Raises SettingsError where it is written otherwise or there is no such module.
+    """
     module_name, _, attribute = place.partition(":")
     if not module_name or not attribute:
-        raise SettingsError(f"registry {place!r} is not written like 'package.module:REGISTRY'")
+        raise SettingsError(f"{setting} {place!r} is not written like 'package.module:{setting.upper()}'")
     refuse_shadows(module_name)
     here = str(Path.cwd())
     if here not in sys.path:
@@ -123,8 +135,5 @@ def load_registry(place: str) -> Registry:
     except ModuleNotFoundError as error:
         if error.name is None or not module_name.startswith(error.name):
             raise
-        raise SettingsError(f"registry {place!r}: there is no module {error.name!r} in {here} or installed") from error
-    found = getattr(module, attribute, None)
-    if not isinstance(found, Registry):
-        raise SettingsError(f"registry {place!r}: {attribute!r} is not a Registry in that module; name the one that is")
-    return found
+        raise SettingsError(f"{setting} {place!r}: there is no module {error.name!r} in {here} or installed") from error
+    return getattr(module, attribute, None)

@@ -1,13 +1,14 @@
-"""Definitions of a small shop. Change them into your own; ``REGISTRY`` at the end names what counts."""
+"""Definitions of a small shop. Change them into your own; ``REGISTRY`` and ``SUITES`` at the end name what counts."""
 
 import polars as pl
 
+from expectations.rules import Between, Expression, suite_for
 from features import Entity, Feature, FeatureGroup, FeatureService, Registry, Source
 
 customer = Entity("customer", keys={"customer_id": pl.String}, description="A customer of the shop.")
 
 # Files of a source lie in a folder of its name. What is checked of them when they are taken in follows from here:
-# every column is there in its type, and no row lacks its key or its event time.
+# every column is there in its type, and no row lacks its key or its event time. SUITES below says what else.
 orders = Source(
     "orders",
     schema={
@@ -79,3 +80,18 @@ checkout = FeatureService(
 )
 
 REGISTRY = Registry([weekly_spending, last_order, checkout])
+
+# Rows that break a rule go to quarantine: `featurefab quarantine list`.
+SUITES = {
+    "orders": suite_for(
+        orders,
+        rows=[
+            Between(name="items_range", column="items", low=1),
+            Expression(
+                name="price_per_item_sane",
+                ok=pl.col("amount") / pl.col("items") <= 500,
+                why="an item costs more than 500 euros",
+            ),
+        ],
+    ),
+}
