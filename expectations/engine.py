@@ -1,16 +1,18 @@
 """Great Expectations as the judge of a batch: our rules as GX suites, run on our Polars engine in memory.
 
-Nothing is written to disk or sent anywhere: the context is ephemeral, without data docs, analytics
-or progress bars. GX knows three severities, so ours travels in each expectation's ``meta``.
+Judging writes nothing to disk and sends nothing anywhere: the context is ephemeral, without data docs,
+analytics or progress bars. GX knows three severities, so ours travels in each expectation's ``meta``.
 """
 
 from __future__ import annotations
 
+import json
 import threading
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache, singledispatch
+from pathlib import Path
 from typing import Any
 
 import great_expectations as gx
@@ -77,6 +79,19 @@ def gx_suite(suite: Suite) -> gx.ExpectationSuite:
     An expression is a set expectation on the Boolean column of its outcome.
     """
     return _gx_suite(suite.name, [*suite.schema, *suite.rows])
+
+
+def save_suites(suites: Iterable[Suite], folder: Path) -> list[Path]:
+    """Write suites as Great Expectations keeps them, a JSON file named after each; returns the files.
+
+    A file context reads them from the folder ``gx/expectations`` of its project, once ``register()`` was called.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    for suite in suites:
+        files.append(folder / f"{suite.name}.json")
+        files[-1].write_text(json.dumps(gx_suite(suite).to_json_dict(), indent=2) + "\n", "utf-8")
+    return files
 
 
 def judge_schema(suite: Suite, schema: Mapping[str, DataType]) -> Mapping[str, Outcome]:
