@@ -143,24 +143,40 @@ def compile_rules(suite: Suite, dtypes: Mapping[str, DataType] | None = None) ->
 
 
 def check_rows(group: FeatureGroup, rows: pl.DataFrame) -> list[str]:
-    """What is wrong with rows of a group by its definition; implements ``features.push.RowCheck``."""
+    """What is wrong with rows of a group by its definition; implements ``features.push.RowCheck``.
+
+    One row or many, each is judged by itself: rows of one entity and moment are refused before.
+    """
     suite, check = _of_group(group)
     if rows.height == 1:
         failed = dict.fromkeys(check(rows.row(0, named=True)), 1)
     else:
-        batch = rows.with_columns(pl.lit("").alias(_BATCH))
-        masks = mask(suite, prepare(suite, batch, _BATCH), _BATCH)
-        totals = {rule: count for rule, (count, _) in masks.totals().items() if count}
         schema = [rule.name for rule in suite.schema if not rule.holds(rows.schema)]
-        failed = totals | dict.fromkeys([*schema, *masks.errors], rows.height)
+        failed = dict.fromkeys(schema, rows.height) | _failed(suite, rows)
     rules = [rule for rule in (*suite.schema, *suite.rows) if rule.name in failed]
     return [f"{rule.complaint} in {failed[rule.name]:,} row(s)" for rule in rules]
+
+
+def _failed(suite: Suite, rows: pl.DataFrame) -> dict[str, int]:
+    """How many rows break each row rule that some break, all those of a rule that cannot be judged."""
+    needed = dict.fromkeys(column for rule in suite.rows for column in rule.columns)
+    seen = looked_at(suite.computed, rows.lazy(), needed)
+    try:
+        counts = seen.select(rule.failing().sum().alias(rule.name) for rule in suite.rows).collect().row(0, named=True)
+    except pl.exceptions.PolarsError:
+        # One of them raised: find out which, and judge the others.
+        batch = rows.with_columns(pl.lit("").alias(_BATCH))
+        masks = mask(suite, prepare(suite, batch, _BATCH), _BATCH)
+        counts = {rule: failed for rule, (failed, _) in masks.totals().items()}
+        counts |= dict.fromkeys(masks.errors, rows.height)
+    return {name: count for name, count in counts.items() if count}
 
 
 @cache
 def _of_group(group: FeatureGroup) -> tuple[Suite, RecordCheck]:
     suite = suite_of_group(group)
-    return suite, compile_rules(suite)
+    check = compile_rules(suite)
+    return replace(suite, rows=[rule for rule in suite.rows if rule.name not in check.left_out]), check
 
 
 def _looks_around(suite: Suite, rule: RowRule) -> str | None:

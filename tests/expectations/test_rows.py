@@ -311,5 +311,9 @@ def test_rows_of_a_group_are_judged_alike_alone_and_together():
         ["column 'payment' is not Int64 in 1 row(s)"],
         ["column 'payment' is not Int64 in 2 row(s)"],
     ]
-    twice = pl.concat([pushed(5.0), pushed(6.0)])
-    assert check_rows(PAID, twice) == ["card_id, event_timestamp are the same as in another row in 2 row(s)"]
+    texts = pushed(5.0, 6.0).cast({"amount": pl.String})
+    for rows, count in ((texts, 2), (texts[:1], 1)):
+        assert check_rows(PAID, rows) == [
+            f"column 'amount' is not Float64 in {count} row(s)",
+            f"'amount' is outside 0 to 1000 USD in {count} row(s)",
+        ]
