@@ -18,6 +18,7 @@ from zoneinfo import ZoneInfo
 import polars as pl
 
 from expectations.compiled import Breaks, breaks
+from expectations.groups import GroupInRange
 from expectations.masks import looked_at, mask, prepare
 from expectations.result import Severity
 from expectations.rules import HasType, RowRule, Suite, suite_of_group
@@ -181,6 +182,8 @@ def _of_group(group: FeatureGroup) -> tuple[Suite, RecordCheck]:
 
 def _looks_around(suite: Suite, rule: RowRule) -> str | None:
     """Why a rule is not one about a single row; None where it is."""
+    if isinstance(rule, GroupInRange):
+        return "it looks at whole groups of rows"
     computed = suite.computed
     try:
         parts = [rule.failing(), *(computed[column] for column in rule.columns if column in computed)]

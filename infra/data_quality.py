@@ -13,7 +13,6 @@ import polars as pl
 
 from expectations.quarantine import RULES, SEVERITY
 from expectations.result import Severity
-from expectations.suites import suite_for
 from features.source import EVENT_DATE, FILE_SHA256, INGESTED_AT, RECORD_OFFSET, Source
 from infra.landing import VERDICTS
 from infra.ledger import REJECTED, Ledger
@@ -26,6 +25,7 @@ from infra.reports.quality_report import (
     render,
     to_json,
 )
+from infra.suites import suites_of
 from infra.wiring import Platform
 
 _SHORT = 12
@@ -104,7 +104,8 @@ def _days(taken: pl.DataFrame, since: datetime, until: datetime) -> list[Quality
 
 def _judged(platform: Platform, taken: pl.DataFrame, found: pl.DataFrame) -> int:
     """How many rules were judged, file by file: those of each source that a file fed."""
-    suites = {name: suite_for(source) for name, source in platform.store.registry.sources.items()}
+    suite_of = suites_of(platform)
+    suites = {name: suite_of(source) for name, source in platform.store.registry.sources.items()}
     rules = {name: len(suite.schema) + len(suite.rows) for name, suite in suites.items()}
     fed = {(sha, name) for sha, fed in taken.select("file_sha256", "delivered").iter_rows() for name in json.loads(fed)}
     fed |= set(found.select(FILE_SHA256, "source").iter_rows())

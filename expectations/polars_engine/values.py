@@ -25,9 +25,9 @@ def bound(value: Any, column: Column) -> Any:
     return value
 
 
-def fitting(values: Iterable[Any], column: Column) -> pl.Series:
-    """Those of the values that the column could hold, in its type; the others equal none of its values."""
-    return pl.Series([value for value in values if holds(column, value)], dtype=column.dtype)
+def fitting(values: Iterable[Any], column: Column) -> pl.Expr:
+    """Those of the values that the column could hold, in its type, as a list; the others equal none of its values."""
+    return pl.lit(pl.Series([value for value in values if holds(column, value)], dtype=column.dtype)).implode()
 
 
 def holds(column: Column, value: Any) -> bool:
