@@ -167,3 +167,15 @@ def student_limit(days: int, tests: int, alpha: float) -> float:
     """
     quantile = special.stdtrit(days - 1, 1 - alpha / (2 * max(tests, 1)))
     return float(quantile * np.sqrt(1 + 1 / days))
+
+
+def excess_p_value(failed: Counts, checked: Counts, failed_before: Counts, checked_before: Counts) -> Floats:
+    """The chance of at least ``failed`` among ``checked`` if each fails as often as before (smoothed by one half).
+
+    >>> excess_p_value(np.array([0, 1, 5]), np.array([50, 50, 50]), np.zeros(3), np.full(3, 1500)).round(4)
+    array([1.    , 0.0165, 0.    ])
+    """
+    rate = (failed_before + 0.5) / (checked_before + 1.0)
+    # The regularised incomplete beta function: P(X >= k) of a binomial X, 1 for k = 0.
+    tail = special.betainc(np.maximum(failed, 1), checked - np.maximum(failed, 1) + 1.0, rate)
+    return np.asarray(np.where(failed > 0, tail, 1.0), dtype=np.float64)

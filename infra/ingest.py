@@ -26,6 +26,7 @@ from features.store import ingestion_stamp
 from features.times import TICK, UTC_US, Clock
 from infra.landing import Landing
 from infra.ledger import INGESTED, REJECTED, TRUNCATED, Batch, Candidate, Entry, Ledger
+from infra.quality import Quality
 from infra.sources.base import Delivery, FileReader, file_sha256, unopenable
 from infra.sources.stdf import StdfReader
 from infra.sources.tabular import TabularReader
@@ -78,6 +79,7 @@ class Ingestor:
         self._clock = clock
         self._ledger = Ledger(lake)
         self._landing = Landing(lake, registry)
+        self._quality = Quality(lake, registry, clock)
         self._batch_files = batch_files
         self._batch_bytes = batch_bytes
 
@@ -113,6 +115,7 @@ class Ingestor:
             taken += len(group)
             if progress is not None:
                 progress(taken, len(candidates))
+        self._quality.judge()
         entries = pl.concat(done) if done else self._ledger.entries().clear()
         return IngestResult(entries, known, problems)
 
@@ -200,7 +203,8 @@ class Ingestor:
         landed = [
             one for n, verdict in verdicts.items() for one in self._landing.land(n, verdict, blocked, batch.number)
         ]
-        self._landing.record(verdicts, batch.number, batch.ingested_at)
+        suites = {name: self._suites(self._registry.source(name)) for name in names}
+        self._landing.record(verdicts, suites, batch.number, batch.ingested_at)
         hashes = [file.sha256 for file in batch.files]
         for sha in self._landing.disputed(hashes, landed, batch.number, resumed=resumed):
             if not isinstance(failures.get(sha), _Gone):

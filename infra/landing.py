@@ -13,6 +13,7 @@ import polars as pl
 
 from expectations.quarantine import REASONS
 from expectations.result import BatchVerdict
+from expectations.rules import Suite
 from features.entity import DataType
 from features.registry import Registry
 from features.source import BOOKKEEPING, FILE_SHA256, INGESTED_AT
@@ -22,7 +23,8 @@ from infra.storage.delta import DeltaLake
 APP_ID = "ingest"
 VERDICTS = "quality/verdicts"
 _JUDGED_AT = "judged_at"
-_VERDICT_COLUMNS: dict[str, DataType] = {
+VERDICT_COLUMNS: dict[str, DataType] = {
+    "number": pl.Int64(),
     FILE_SHA256: pl.String(),
     "source": pl.String(),
     "rule": pl.String(),
@@ -31,8 +33,12 @@ _VERDICT_COLUMNS: dict[str, DataType] = {
     "failed": pl.Int64(),
     "checked": pl.Int64(),
     "message": pl.String(),
+    "rules": pl.Int64(),
     _JUDGED_AT: UTC_US,
 }
+"""The verdict on a file's rows of a source. The line without a ``rule`` is about all of them: ``checked`` rows, of
+which ``failed`` were rejected, by so many ``rules``; its severity is the worst, null for a clean file. Each finding
+has a line too. ``number`` is the batch's."""
 
 
 @dataclass(frozen=True)
@@ -71,16 +77,34 @@ class Landing:
             landed.append(Landed(f"bronze/{name}", valid, version))
         return landed
 
-    def record(self, verdicts: Mapping[str, BatchVerdict], number: int, judged_at: datetime) -> None:
-        """Keep every finding: the reports' memory."""
-        rows = [
-            (sha, name, f.rule, f.severity.label, f.column, f.failed, f.checked, f.message, judged_at)
-            for name, verdict in verdicts.items()
-            for sha, file in verdict.files.items()
-            for f in file.findings
-        ]
+    def record(
+        self, verdicts: Mapping[str, BatchVerdict], suites: Mapping[str, Suite], number: int, judged_at: datetime
+    ) -> None:
+        """Keep the verdict on every file, clean ones too, and every finding: the reports' memory."""
+        rows: list[tuple[object, ...]] = []
+        for name, verdict in verdicts.items():
+            rules = len(suites[name].schema) + len(suites[name].rows)
+            for sha, file in verdict.files.items():
+                worst = file.severity.label if file.severity else None
+                rows.append((number, sha, name, None, worst, None, file.rejected, file.rows, None, rules, judged_at))
+                rows += [
+                    (
+                        number,
+                        sha,
+                        name,
+                        f.rule,
+                        f.severity.label,
+                        f.column,
+                        f.failed,
+                        f.checked,
+                        f.message,
+                        None,
+                        judged_at,
+                    )
+                    for f in file.findings
+                ]
         if rows:
-            frame = pl.DataFrame(rows, schema=_VERDICT_COLUMNS, orient="row")
+            frame = pl.DataFrame(rows, schema=VERDICT_COLUMNS, orient="row")
             self._lake.append_log(VERDICTS, frame, app_id=APP_ID, number=number)
 
     def versions(self, names: Iterable[str], landed: Sequence[Landed]) -> dict[str, int]:

@@ -163,7 +163,8 @@ def _quality(platform: Platform) -> list[QualityCount]:
     verdicts = platform.lake.scan_log(VERDICTS)
     if verdicts is not None:
         recent = verdicts.filter(pl.col("judged_at") > now - timedelta(days=1), pl.col("judged_at") <= now)
-        summed = recent.group_by("source", "rule", "severity").agg(pl.col("failed").sum()).collect()
+        broken = recent.filter(pl.col("rule").is_not_null())
+        summed = broken.group_by("source", "rule", "severity").agg(pl.col("failed").sum()).collect()
         outcomes = {"critical": "file blocked", "low": "noted"}
         for source, rule, severity, failed in summed.sort("source", "rule").iter_rows():
             counts.append(QualityCount(source, rule, severity, failed, outcomes.get(severity, "rows quarantined")))

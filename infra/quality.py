@@ -1,0 +1,157 @@
+"""The memory of data quality in Delta: the verdict on every file, and the days of every source with theirs.
+
+Days are computed anew from bronze: those that commits touched since the last time, and those that were not over when
+they were judged. So a late file, a row let in from quarantine or one withdrawn counts, and a day that was judged
+again has its older lines in the table but not in what is read. One commit per source holds the lines, their findings
+and the bronze version they were read at: a run that is killed leaves the rest to the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import date, datetime, timedelta
+
+import polars as pl
+
+from expectations.days import Watch, measure
+from expectations.quality import HORIZON, JUDGED, judge
+from expectations.result import Severity
+from expectations.suites.watches import watch_for
+from features.entity import DataType
+from features.errors import StorageError
+from features.registry import Registry
+from features.source import EVENT_DATE, FILE_SHA256, Source
+from features.times import UTC_US, Clock
+from infra.landing import VERDICT_COLUMNS, VERDICTS
+from infra.ledger import LEDGER
+from infra.storage.delta import DeltaLake
+from infra.wiring import Platform
+
+_APP_ID, _READ = "quality", "bronze"
+DAYS: dict[str, DataType] = {
+    "number": pl.Int64(),
+    "version": pl.Int64(),
+    "judged_at": UTC_US,
+    **JUDGED,
+}
+"""A judged line in Delta: by which judgement (``number``), at which version of bronze, when."""
+
+
+class Quality:
+    """What a home knows of the quality of its sources."""
+
+    def __init__(
+        self, lake: DeltaLake, registry: Registry, clock: Clock, watches: Callable[[Source], Watch] = watch_for
+    ) -> None:
+        self._lake = lake
+        self._registry = registry
+        self._clock = clock
+        self._watches = watches
+
+    def judge(self) -> None:
+        """Judge the days of every source about which there is news."""
+        for source in self._registry.sources.values():
+            self._judge(source, self._clock())
+
+    def verdicts(self, since: datetime | None = None) -> pl.DataFrame:
+        """What was found, in files and in days, judged at ``since`` or later; in the order of judgement.
+
+        Each file has a line per source without ``rule``: its rows (``checked``), those rejected (``failed``), how many
+        ``rules`` were asked, and the worst severity (null: clean). Every finding has a line with its ``rule``: of a
+        file, or of a ``day`` of a source and a cohort.
+        """
+        held = self._lake.scan_log(VERDICTS)
+        files = pl.DataFrame(schema=VERDICT_COLUMNS) if held is None else held.collect()
+        days = [self._day_findings(name) for name in self._registry.sources]
+        found = pl.concat([files, *days], how="diagonal")
+        found = found if since is None else found.filter(pl.col("judged_at") >= since)
+        return found.sort("judged_at", "source", "day", FILE_SHA256, "rule", nulls_last=False, maintain_order=True)
+
+    def days(self, source: str, since: date | None = None) -> pl.DataFrame:
+        """The days of a source as they were judged last: a line per day, cohort, column and quantity."""
+        held = self._lake.scan_log(_path(self._registry.source(source).name))
+        if held is None:
+            return pl.DataFrame(schema=DAYS)
+        held = held if since is None else held.filter(pl.col("day") >= since)
+        newest = held.filter(pl.col("number") == pl.col("number").max().over("day"))
+        return newest.sort("day", "cohort", "column", "quantity").collect()
+
+    def _day_findings(self, source: str) -> pl.DataFrame:
+        found = self.days(source).filter(pl.col("findings").list.len() > 0).explode("findings").unnest("findings")
+        return found.select(
+            pl.lit(source).alias("source"),
+            *("number", "rule", "severity", "column", "failed", "checked", "message", "judged_at", "day", "cohort"),
+        )
+
+    def _judge(self, source: Source, now: datetime) -> None:
+        version = self._lake.source_version(source.name)
+        if version is None:
+            return
+        table = self._lake.table(_path(source.name))
+        table.handle()
+        number, through = max(table.reached(_APP_ID), 0) + 1, table.reached(_READ)
+        due = self._touched(source, through, version) | self._left(source, now.date())
+        if not due:
+            return
+        spoiling = self._spoiling()
+        history = self.days(source.name, min(due) - HORIZON).select(list(JUDGED))
+        judged = []
+        for day in sorted(due):
+            history = history.filter(pl.col("day") != day, pl.col("day") >= day - HORIZON)
+            rows = self._rows(source, version, day)
+            spoiled = bool(rows[FILE_SHA256].is_in(spoiling).any())
+            lines = measure(rows, self._watches(source), day)
+            judged.append(judge(lines, history, over=day < now.date(), spoiled=spoiled))
+            history = pl.concat([history, judged[-1]])
+        said = {"number": number, "version": version, "judged_at": now}
+        news = pl.concat(judged).with_columns(pl.lit(value, DAYS[name]).alias(name) for name, value in said.items())
+        table.append_once(news.select(list(DAYS)), _APP_ID, number, marks={_READ: version})
+
+    def _touched(self, source: Source, through: int, version: int) -> set[date]:
+        """The days of which bronze commits after a version (-1: from the first) brought or took rows."""
+        if through >= version:
+            return set()
+        if through >= 0:
+            try:
+                return set(self._lake.source_changes(source.name, through, version, [EVENT_DATE])[EVENT_DATE])
+            except StorageError:
+                pass  # the change feed was vacuumed: every day may have changed
+        return set(self._lake.source_days(source.name, version)[EVENT_DATE])
+
+    def _left(self, source: Source, today: date) -> set[date]:
+        """Days that were judged before they were over, and yesterday, if no rows came since the day before."""
+        held = self._lake.scan_log(_path(source.name))
+        if held is None:
+            return set()
+        whole = held.filter((pl.col("column") == "") & (pl.col("day") < today))
+        judged = whole.group_by("day").agg(pl.col("judged_at").max().dt.date().alias("on")).collect()
+        if judged.is_empty():
+            return set()
+        yesterday = today - timedelta(days=1)
+        silent = set() if judged["day"].is_in([yesterday]).any() else {yesterday}
+        return {*judged.filter(pl.col("on") <= pl.col("day"))["day"], *silent}
+
+    def _rows(self, source: Source, version: int, day: date) -> pl.DataFrame:
+        """The rows of a day, as far as they are watched."""
+        raw = self._lake.scan_source(source.name, version, day, day)
+        assert raw is not None  # it has a version
+        there = raw.collect_schema()
+        watched = [c for c in self._watches(source).needed if c in there]
+        return raw.select(*watched, FILE_SHA256).collect()
+
+    def _spoiling(self) -> pl.Series:
+        """The files in which something high, or worse, was found."""
+        high = [severity.label for severity in Severity if severity >= Severity.HIGH]
+        held = self._lake.scan_log(LEDGER)
+        if held is None:
+            return pl.Series(dtype=pl.String)
+        return held.filter(pl.col("severity").is_in(high)).select("file_sha256").collect()["file_sha256"]
+
+
+def _path(source: str) -> str:
+    return f"quality/days/{source}"
+
+
+def open_quality(platform: Platform) -> Quality:
+    """The quality of a home, with the shipped watches."""
+    return Quality(platform.lake, platform.store.registry, platform.store.now)
