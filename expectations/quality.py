@@ -106,12 +106,16 @@ def _measures(lines: pl.DataFrame, *, volume: bool) -> pl.DataFrame:
 def _measure(
     lines: pl.DataFrame, rule: str, failed: pl.Expr, checked: pl.Expr, value: str | None = None
 ) -> pl.DataFrame:
-    """One rule's measure of lines: a column, or else the share that failed."""
+    """One rule's measure of lines: a column, or else the share that failed, as the angle whose sine is its root.
+
+    Shares near zero are skewed, and scatter the less the smaller they are; their angles do neither.
+    """
+    angle = (failed / checked).sqrt().arcsin()
     return lines.select(
         *KEY,
         "day",
         pl.lit(rule).alias("rule"),
-        (failed / checked if value is None else pl.col(value).cast(pl.Float64)).alias("value"),
+        (angle if value is None else pl.col(value).cast(pl.Float64)).alias("value"),
         pl.col("sd").alias("spread"),
         failed.cast(pl.Int64).alias("failed"),
         checked.cast(pl.Int64).alias("checked"),
@@ -138,53 +142,52 @@ def _reference(history: pl.DataFrame) -> pl.DataFrame:
 
 def _shifts(asked: pl.DataFrame) -> Iterator[tuple[_Key, Finding]]:
     """The measures that today are where no good day was."""
-    rule, shift = pl.col("rule"), pl.col("value") - pl.col("usual")
+    value, usual = pl.col("value"), pl.col("usual")
+    shift = value - usual
     limits = {days: statistics.student_limit(days, asked.height, DAY_ALPHA) for days in asked["days"].unique()}
     limit = pl.col("days").replace_strict(limits, return_dtype=pl.Float64)
     # Fewer rows than those days had scatter more; at worst, days differ only because their rows are few.
     fewer = pl.max_horizontal(pl.lit(1.0), (1 / pl.col("checked") / pl.col("inverse")).sqrt())
-    rounding = 1e-9 * pl.col("usual").abs()
-    floors = {"mean_shift": MEAN_FLOOR * pl.col("within").fill_null(0.0), "volume": VOLUME_FLOOR * pl.col("usual")}
-    floor = pl.lit(RATE_FLOOR)
-    for name, least in floors.items():
-        floor = pl.when(rule == name).then(least).otherwise(floor)
-    outside = (pl.col("value") < pl.col("lowest")) | (pl.col("value") > pl.col("highest"))
-    unusual = outside & (shift.abs() > limit * fewer * pl.col("daily_sd")) & (shift.abs() >= floor)
-    hits = asked.filter(unusual & (shift.abs() > rounding) & (rule.is_in(list(floors)) | (shift > 0)))
-    chance = statistics.excess_p_value(*(hits[c].to_numpy() for c in _COUNTS))
-    rates = pl.Series(chance <= DAY_ALPHA / max(asked.height, 1))
-    for hit in hits.filter(rates | hits["rule"].is_in(list(floors))).sort(*KEY, "rule").iter_rows(named=True):
+    outside = (value < pl.col("lowest")) | (value > pl.col("highest"))
+    rise = pl.col("failed") / pl.col("checked") - pl.col("failed_before") / pl.col("checked_before")
+    matters = (
+        pl.when(pl.col("rule") == "mean_shift")
+        .then(shift.abs() >= MEAN_FLOOR * pl.col("within").fill_null(0.0))
+        .when(pl.col("rule") == "volume")
+        .then(shift.abs() >= VOLUME_FLOOR * usual)
+        .otherwise((rise >= RATE_FLOOR) & (pl.col("chance") <= DAY_ALPHA / max(asked.height, 1)))
+    )
+    counts = ("failed", "checked", "failed_before", "checked_before")
+    chance = statistics.excess_p_value(*(asked[column].to_numpy() for column in counts))
+    beyond = shift.abs() > pl.max_horizontal(limit * fewer * pl.col("daily_sd"), 1e-9 * usual.abs())  # not rounding
+    hits = asked.with_columns(pl.Series("chance", chance)).filter(outside & beyond & matters)
+    for hit in hits.sort(*KEY, "rule").iter_rows(named=True):
         yield (hit["cohort"], hit["column"], hit["quantity"]), _finding(hit)
-
-
-_COUNTS = ["failed", "checked", "failed_before", "checked_before"]
 
 
 def _finding(hit: Mapping[str, Any]) -> Finding:
     """A measure that is out, in one sentence: what, baseline, now, shift."""
-    rule, now, usual = hit["rule"], hit["value"], hit["usual"]
+    rule, column, now, usual = hit["rule"], hit["column"], hit["value"], hit["usual"]
     days = f"over {hit['days']} good days"
     if rule == "volume":
-        message = f"{now:,.0f} rows; {usual:,.0f} a day {days} ({now / usual - 1:+.0%})"
-        return Finding(rule, Severity.MEDIUM, None, 0, 0, message)
-    what = _named(hit["cohort"], hit["column"], hit["quantity"])
-    sds = (now - usual) / hit["daily_sd"] if hit["daily_sd"] else None
-    shift = "on none of them it differed" if sds is None else f"{sds:+.1f} SDs of the daily values"
+        return Finding(rule, Severity.MEDIUM, None, 0, 0, f"{now:,.0f} rows; {usual:,.0f} a day {days}{_by(hit)}")
+    what = _named(hit["cohort"], column, hit["quantity"])
     if rule == "mean_shift":
-        return Finding(
-            rule,
-            Severity.HIGH,
-            hit["column"],
-            0,
-            hit["checked"],
-            f"{what}: mean {usual:.5g} {days}, {now:.5g} now: {shift}",
-        )
-    noun = "missing or not finite" if rule == "null_rate" else f"outliers ({rule.removeprefix('outliers_').upper()})"
-    severity = Severity.LOW
+        message = f"{what}: mean {usual:.5g} {days}, {now:.5g} now{_by(hit)}"
+        return Finding(rule, Severity.HIGH, column, 0, hit["checked"], message)
+    share, before = hit["failed"] / hit["checked"], hit["failed_before"] / hit["checked_before"]
+    severity, noun = Severity.LOW, f"outliers ({rule.removeprefix('outliers_').upper()})"
     if rule == "null_rate":
-        severity = Severity.HIGH if now > FEW else Severity.MEDIUM
-    message = f"{what}: {usual:.2%} {noun} {days}, {now:.2%} now: {shift}"
-    return Finding(rule, severity, hit["column"], hit["failed"], hit["checked"], message)
+        severity, noun = Severity.HIGH if share > FEW else Severity.MEDIUM, "missing or not finite"
+    message = f"{what}: {before:.2%} {noun} {days}, {share:.2%} now{_by(hit)}"
+    return Finding(rule, severity, column, hit["failed"], hit["checked"], message)
+
+
+def _by(hit: Mapping[str, Any]) -> str:
+    """How far today is from the days."""
+    if not hit["daily_sd"]:
+        return ", and no two of those days differed"
+    return f": {(hit['value'] - hit['usual']) / hit['daily_sd']:+.1f} SDs of the daily values"
 
 
 def _named(cohort: str, column: str, quantity: str) -> str:
