@@ -83,7 +83,7 @@ class FaultyTable(Table):
 
     def append_once(self, rows, app_id, number, **options):
         step, plan = super().append_once, (options.get("metadata") or {}).get("featurefab.plan")
-        name = f"{self._path} {app_id} {json.loads(plan)['kind']}" if plan else f"{self._path} {app_id}"
+        name = f"{self._path} {app_id} {json.loads(plan).get('kind', '')}" if plan else f"{self._path} {app_id}"
         return self._faults.commit(name, lambda: step(rows, app_id, number, **options))
 
 

@@ -334,4 +334,12 @@ class Table:
             raise StorageError(f"{self.uri}: no commits after {after} through {through}")
         with translated(self.uri):
             feed = handle.load_cdf(starting_version=after + 1, ending_version=through, columns=list(columns))
-            return pl.DataFrame(feed.read_all()).select(columns)
+            try:
+                return pl.DataFrame(feed.read_all()).select(columns)
+            except Exception as error:
+                if type(error) is not Exception:  # delta-rs raises just that where a file was vacuumed
+                    raise
+                raise StorageError(
+                    f"{self.uri}: the changes after version {after} cannot be read, a file of them is gone; "
+                    f"restore it, or compute anew what is computed from them"
+                ) from error

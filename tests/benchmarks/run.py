@@ -19,6 +19,7 @@ from rich.table import Table
 
 from benchmarks import (
     bench_flows,
+    bench_gate,
     bench_gx,
     bench_line,
     bench_nights,
@@ -41,6 +42,7 @@ BENCHMARKS: tuple[Callable[[], Measurement], ...] = (
     bench_line.demo,
     bench_flows.up_healthy,
     bench_flows.backfill_365,
+    bench_gate.gate_1m,
     bench_gx.gx_boolean,
     bench_gx.gx_summary,
     bench_sensors.frame_check,

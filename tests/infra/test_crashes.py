@@ -31,6 +31,10 @@ BUSY = "features.errors.ConcurrentRun"
 PLAN = "append lake/features/spending/v1"  # opened, chunk by chunk, closed
 TILES = "append lake/tiles/spending/v1"
 LEDGER = "append lake/ingest_ledger"
+VERDICTS = "append lake/quality/verdicts"
+SOURCES = ("wafers", "parts", "test_results")
+BATCH = [LEDGER, *(f"append lake/bronze/{name}" for name in SOURCES), VERDICTS, LEDGER]
+DAYS = [f"{verb} lake/quality/days/{name}" for name in SOURCES for verb in ("create", "append")]
 COMMITS = {
     "features": [
         *["create lake/bronze/payments", "append lake/bronze/payments"],
@@ -46,16 +50,19 @@ COMMITS = {
         *["create lake/bronze/parts", "append lake/bronze/parts"],
         *["create lake/quarantine/test_results", "append lake/quarantine/test_results"],
         *["create lake/bronze/test_results", "append lake/bronze/test_results"],
-        *["create lake/quality/verdicts", "append lake/quality/verdicts", LEDGER],
-        *[LEDGER, "append lake/bronze/wafers", "append lake/bronze/parts", "append lake/bronze/test_results", LEDGER],
-        *[LEDGER, "append lake/bronze/wafers", "append lake/bronze/parts", "append lake/bronze/test_results", LEDGER],
+        *["create lake/quality/verdicts", VERDICTS, LEDGER],
+        *BATCH,
+        *BATCH,
+        *DAYS,
     ],
     # What finishes a batch of which one table was filled, when one of its two files is gone.
     "withdraw": [
         *["create lake/bronze/parts", "append lake/bronze/parts"],
-        *["create lake/bronze/test_results", "append lake/bronze/test_results", LEDGER, "delete lake/bronze/wafers"],
-        *[LEDGER, "append lake/bronze/wafers", "append lake/bronze/parts", "append lake/bronze/test_results", LEDGER],
-        *[LEDGER, "append lake/bronze/wafers", "append lake/bronze/parts", "append lake/bronze/test_results", LEDGER],
+        *["create lake/bronze/test_results", "append lake/bronze/test_results"],
+        *["create lake/quality/verdicts", VERDICTS, LEDGER, "delete lake/bronze/wafers"],
+        *BATCH,
+        *BATCH,
+        *DAYS,
     ],
     # What lets a quarantined row in: decided, then done.
     "release": ["create lake/quality/decisions", "append lake/quality/decisions", "append lake/bronze/test_results"],
@@ -71,7 +78,7 @@ QUICK = {
         ("after", 21),
         ("after", 25),
     },
-    "ingest": {("after", 4)},
+    "ingest": {("after", 4), ("before", 29)},
     "withdraw": set(),
     "release": {("after", 2)},
 }
