@@ -90,7 +90,8 @@ class Quality:
         table = self._lake.table(_path(source.name))
         table.handle()
         number, through = max(table.reached(_APP_ID), 0) + 1, table.reached(_READ)
-        due = self._touched(source, through, version) | self._left(source, now.date())
+        touched = self._touched(source, through, version)
+        due = touched | self._left(source, touched, now.date())
         if not due:
             return
         spoiling = self._spoiling()
@@ -99,7 +100,7 @@ class Quality:
         for day in sorted(due):
             history = history.filter(pl.col("day") != day, pl.col("day") >= day - HORIZON)
             rows = self._rows(source, version, day)
-            spoiled = bool(rows[FILE_SHA256].is_in(spoiling).any())
+            spoiled = bool(rows[FILE_SHA256].is_in(spoiling.implode()).any())
             lines = measure(rows, self._watches(source), day)
             judged.append(judge(lines, history, over=day < now.date(), spoiled=spoiled))
             history = pl.concat([history, judged[-1]])
@@ -118,18 +119,17 @@ class Quality:
                 pass  # the change feed was vacuumed: every day may have changed
         return set(self._lake.source_days(source.name, version)[EVENT_DATE])
 
-    def _left(self, source: Source, today: date) -> set[date]:
-        """Days that were judged before they were over, and yesterday, if no rows came since the day before."""
+    def _left(self, source: Source, touched: set[date], today: date) -> set[date]:
+        """Days that were judged before they were over, and yesterday, if there are rows of days before it only."""
         held = self._lake.scan_log(_path(source.name))
-        if held is None:
-            return set()
-        whole = held.filter((pl.col("column") == "") & (pl.col("day") < today))
-        judged = whole.group_by("day").agg(pl.col("judged_at").max().dt.date().alias("on")).collect()
-        if judged.is_empty():
-            return set()
-        yesterday = today - timedelta(days=1)
-        silent = set() if judged["day"].is_in([yesterday]).any() else {yesterday}
-        return {*judged.filter(pl.col("on") <= pl.col("day"))["day"], *silent}
+        judged = pl.DataFrame(schema={"day": pl.Date, "on": pl.Date})
+        if held is not None:
+            whole = held.filter(pl.col("column") == "")
+            judged = whole.group_by("day").agg(pl.col("judged_at").max().dt.date().alias("on")).collect()
+        early = judged.filter((pl.col("day") < today) & (pl.col("on") <= pl.col("day")))
+        yesterday, known = today - timedelta(days=1), {*judged["day"], *touched}
+        silent = {yesterday} if known and max(known) < yesterday else set()
+        return {*early["day"], *silent}
 
     def _rows(self, source: Source, version: int, day: date) -> pl.DataFrame:
         """The rows of a day, as far as they are watched."""

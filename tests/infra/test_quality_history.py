@@ -145,11 +145,13 @@ def test_days_are_kept_and_a_shift_is_found_the_morning_after(tmp_path):
     assert days["good"].to_list() == [True] * 9 + [False]
 
 
-def test_a_run_without_news_writes_nothing(tmp_path):
+@pytest.mark.parametrize("day", [0, 3])
+def test_a_run_without_news_writes_nothing(tmp_path, day):
     shop = Shop(tmp_path)
-    shop.live(range(3))
+    shop.deliver("00", 0, prices_of(0))
+    shop.ingest(morning_after(day))
     before = held(shop.lake)
-    shop.ingest(morning_after(2) + timedelta(hours=1))
+    shop.ingest(morning_after(day) + timedelta(hours=1))
     assert held(shop.lake) == before
 
 
