@@ -91,7 +91,7 @@ class Quality:
         table.handle()
         number, through = max(table.reached(_APP_ID), 0) + 1, table.reached(_READ)
         touched = self._touched(source, through, version)
-        due = touched | self._left(source, touched, now.date())
+        due = self._due(source, touched, now.date())
         if not due:
             return
         spoiling = self._spoiling()
@@ -119,17 +119,21 @@ class Quality:
                 pass  # the change feed was vacuumed: every day may have changed
         return set(self._lake.source_days(source.name, version)[EVENT_DATE])
 
-    def _left(self, source: Source, touched: set[date], today: date) -> set[date]:
-        """Days that were judged before they were over, and yesterday, if there are rows of days before it only."""
+    def _due(self, source: Source, touched: set[date], today: date) -> set[date]:
+        """The days to judge: those touched, those judged before they were over, and a silent yesterday.
+
+        But none so old that no baseline reaches it: years that are imported at once are not measured day by day.
+        """
         held = self._lake.scan_log(_path(source.name))
         judged = pl.DataFrame(schema={"day": pl.Date, "on": pl.Date})
         if held is not None:
             whole = held.filter(pl.col("column") == "")
             judged = whole.group_by("day").agg(pl.col("judged_at").max().dt.date().alias("on")).collect()
+        past = [day for day in {*judged["day"], *touched} if day <= today]
+        newest, yesterday = max(past, default=today), today - timedelta(days=1)
         early = judged.filter((pl.col("day") < today) & (pl.col("on") <= pl.col("day")))
-        yesterday, known = today - timedelta(days=1), {*judged["day"], *touched}
-        silent = {yesterday} if known and max(known) < yesterday else set()
-        return {*early["day"], *silent}
+        silent = {yesterday} if past and newest < yesterday else set()
+        return {day for day in {*touched, *early["day"]} if day > newest - HORIZON} | silent
 
     def _rows(self, source: Source, version: int, day: date) -> pl.DataFrame:
         """The rows of a day, as far as they are watched."""

@@ -198,6 +198,16 @@ def test_a_source_that_falls_silent_is_found(tmp_path):
     assert len(found(shop)) == 1
 
 
+def test_days_that_no_baseline_reaches_are_not_measured(tmp_path):
+    shop = Shop(tmp_path)
+    for day in (0, 11, 100):
+        shop.deliver(f"{day}", day, prices_of(day))
+    shop.deliver("wrong clock", 40_000, prices_of(1))
+    shop.ingest(morning_after(100))
+    days = shop.quality.days("orders").filter(pl.col("column") == "price")
+    assert days["day"].to_list() == [date_of(11), date_of(100), date_of(40_000)]
+
+
 def test_a_file_with_a_high_finding_spoils_its_day(tmp_path):
     shop = Shop(tmp_path)
     shop.live(range(2))
