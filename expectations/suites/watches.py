@@ -23,7 +23,7 @@ WATCHES: Mapping[str, Watch] = {
     ),
     # The test's name is what people know it by; where the file has none, its number must do.
     sources.test_results.name: Watch(
-        ["result", "passed", "lo_limit", "hi_limit"],
+        ["result", "passed"],
         quantity=pl.coalesce("test_name", pl.format("test {}", pl.col("test_num"))),
         cohorts=_COHORTS,
     ),
