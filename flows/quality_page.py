@@ -25,7 +25,8 @@ def quality_markdown(report: QualityReport, path: str) -> str:
     lines += [f"- **{s.severity}**: {s.findings:,} findings, {s.failed:,} values. {s.recommendation}" for s in found]
     rules = [f"{b.source} `{b.rule}`: {b.failed:,} of {b.checked:,}, {b.message}" for b in report.broken]
     files = [f"refused `{file}`: {why}" for file, why in report.refused]
-    for said in (rules, files):
+    days = [f"{u.source} on {u.day}, {u.rule} ({u.severity}): {u.message}" for u in report.unusual]
+    for said in (rules, days, files):
         lines += [f"- {one}" for one in said[:_SHOWN]]
         if len(said) > _SHOWN:
             lines.append(f"- and {len(said) - _SHOWN:,} more")

@@ -14,22 +14,23 @@ import polars as pl
 from expectations.quarantine import RULES, SEVERITY
 from expectations.result import Severity
 from features.source import EVENT_DATE, FILE_SHA256, INGESTED_AT, RECORD_OFFSET, Source
-from infra.landing import VERDICTS
 from infra.ledger import REJECTED, Ledger
+from infra.quality import open_quality
 from infra.reports.quality_report import (
     MASKED,
     BrokenRule,
     Example,
     QualityDay,
     QualityReport,
+    UnusualDay,
     render,
     to_json,
 )
-from infra.suites import suites_of
 from infra.wiring import Platform
 
 _SHORT = 12
 """Characters of a hash that are shown."""
+_RANK = pl.col("severity").replace_strict({s.label: s.value for s in Severity}, return_dtype=pl.Int64)
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,10 @@ def write_run_quality(platform: Platform, batches: Collection[int]) -> WrittenQu
     first, last = taken["ingested_at"].min(), taken["ingested_at"].max()
     assert isinstance(first, datetime)
     assert isinstance(last, datetime)
-    report = _report(platform, f"Quality of the files of {last:%Y-%m-%d %H:%M} UTC", taken, first, last)
+    # A batch is stamped after what was there before, and its days are judged at the clock's now.
+    now = platform.store.now()
+    title = f"Quality of the files of {last:%Y-%m-%d %H:%M} UTC"
+    report = _report(platform, title, taken, min(first, now), max(last, now))
     return _written(platform, report, f"run-{last:%Y-%m-%dT%H%M%S}")
 
 
@@ -69,29 +73,25 @@ def _written(platform: Platform, report: QualityReport, name: str) -> WrittenQua
 
 
 def _report(platform: Platform, title: str, taken: pl.DataFrame, since: datetime, until: datetime) -> QualityReport:
-    """What was found in files, given by their ledger rows."""
-    found, sources = _found(platform, taken), platform.store.registry.sources.values()
+    """What was found in files, given by their ledger rows, and in days that were judged from ``since`` on."""
+    verdicts = open_quality(platform).verdicts(since).filter(pl.col("judged_at") <= until)
+    of_days = verdicts.filter(pl.col("day").is_not_null())
+    files = taken.select(pl.col("file_sha256").alias(FILE_SHA256), pl.col("ingested_at").alias("judged_at"))
+    of_files = verdicts.join(files, on=[FILE_SHA256, "judged_at"], how="semi")
     refused = taken.filter(pl.col("status") == REJECTED)
+    sources = platform.store.registry.sources.values()
     return QualityReport(
         title,
         since,
         until,
         files=taken.height,
         days=_days(taken, since, until),
-        judged=_judged(platform, taken, found),
-        broken=_broken(found),
+        judged=int(of_files["rules"].sum()),
+        broken=_broken(of_files.drop_nulls("rule")),
+        unusual=_unusual(of_days),
         refused=[(path, reason or "") for path, reason in refused.select("path", "reason").sort("path").iter_rows()],
         examples=[example for source in sources for example in _examples(platform, source, taken)],
     )
-
-
-def _found(platform: Platform, taken: pl.DataFrame) -> pl.DataFrame:
-    """The findings about the files."""
-    verdicts = platform.lake.scan_log(VERDICTS)
-    if verdicts is None:
-        return pl.DataFrame(schema={"source": pl.String, "rule": pl.String, FILE_SHA256: pl.String})
-    files = taken.lazy().select(pl.col("file_sha256").alias(FILE_SHA256), pl.col("ingested_at").alias("judged_at"))
-    return verdicts.join(files, on=[FILE_SHA256, "judged_at"], how="semi").collect()
 
 
 def _days(taken: pl.DataFrame, since: datetime, until: datetime) -> list[QualityDay]:
@@ -100,16 +100,6 @@ def _days(taken: pl.DataFrame, since: datetime, until: datetime) -> list[Quality
     sums = taken.group_by(pl.col("ingested_at").dt.date().alias("day")).agg(pl.col("rows", "quarantined").sum())
     per_day = days.to_frame().join(sums, on="day", how="left").fill_null(0).sort("day")
     return [QualityDay(*row) for row in per_day.iter_rows()]
-
-
-def _judged(platform: Platform, taken: pl.DataFrame, found: pl.DataFrame) -> int:
-    """How many rules were judged, file by file: those of each source that a file fed."""
-    suite_of = suites_of(platform)
-    suites = {name: suite_of(source) for name, source in platform.store.registry.sources.items()}
-    rules = {name: len(suite.schema) + len(suite.rows) for name, suite in suites.items()}
-    fed = {(sha, name) for sha, fed in taken.select("file_sha256", "delivered").iter_rows() for name in json.loads(fed)}
-    fed |= set(found.select(FILE_SHA256, "source").iter_rows())
-    return sum(rules.get(name, 0) for _, name in fed)
 
 
 def _broken(found: pl.DataFrame) -> list[BrokenRule]:
@@ -122,9 +112,15 @@ def _broken(found: pl.DataFrame) -> list[BrokenRule]:
         pl.col(FILE_SHA256).n_unique().alias("files"),
         pl.col("message").last(),
     )
-    rank = pl.col("severity").replace_strict({s.label: s.value for s in Severity}, return_dtype=pl.Int64)
-    ranked = sums.sort(rank, "failed", "source", "rule", descending=[True, True, False, False])
+    ranked = sums.sort(_RANK, "failed", "source", "rule", descending=[True, True, False, False])
     return [BrokenRule(**row) for row in ranked.to_dicts()]
+
+
+def _unusual(found: pl.DataFrame) -> list[UnusualDay]:
+    """Findings about days, the worst first, then the newest."""
+    ranked = found.sort(_RANK, "day", "source", "rule", descending=[True, True, False, False], maintain_order=True)
+    columns = ("source", "day", "cohort", "rule", "severity", "column", "message")
+    return [UnusualDay(**row) for row in ranked.select(columns).to_dicts()]
 
 
 def _examples(platform: Platform, source: Source, taken: pl.DataFrame) -> list[Example]:

@@ -20,7 +20,7 @@ from infra.reports.pages import environment, plain
 TARGET = 0.999
 """The share of clean rows to be kept."""
 MASKED = "***"
-MOST = {"broken": 100, "fields": 20, "refused": 100, "examples": 12}
+MOST = {"broken": 100, "unusual": 100, "fields": 20, "refused": 100, "examples": 12}
 """How many entries of each list the page shows."""
 _DRAWN = 12
 
@@ -58,6 +58,19 @@ class BrokenRule:
 
 
 @dataclass(frozen=True)
+class UnusualDay:
+    """A finding about a day of a source, or of a cohort of it, compared with its good days."""
+
+    source: str
+    day: date
+    cohort: str
+    rule: str
+    severity: str
+    column: str | None
+    message: str
+
+
+@dataclass(frozen=True)
 class BrokenField:
     """A column ("source.column") with the values that failed, and how many rules they broke."""
 
@@ -68,7 +81,7 @@ class BrokenField:
 
 @dataclass(frozen=True)
 class SeverityCount:
-    """How many findings (a rule in a file) of a severity there are, over how many values, and what to do."""
+    """How many findings (a rule in a file, or about a day) of a severity there are, in how many values, what to do."""
 
     severity: str
     findings: int
@@ -93,7 +106,7 @@ class QualityReport:
     """What validation said of the files taken in during [since, until] (UTC).
 
     ``judged`` counts rules times files; ``broken`` are the worst first. Files that are ``refused`` (path, reason)
-    could not be read or are blocked: their rows count nowhere.
+    could not be read or are blocked: their rows count nowhere. ``unusual`` are findings about days judged then.
 
     >>> from datetime import UTC
     >>> start, end = datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 3, 2, tzinfo=UTC)
@@ -109,6 +122,7 @@ class QualityReport:
     days: Sequence[QualityDay] = ()
     judged: int = 0
     broken: Sequence[BrokenRule] = ()
+    unusual: Sequence[UnusualDay] = ()
     refused: Sequence[tuple[str, str]] = ()
     examples: Sequence[Example] = ()
 
@@ -139,6 +153,7 @@ class QualityReport:
         for severity in sorted(Severity, reverse=True):
             ours = [broken for broken in self.broken if broken.severity == severity.label]
             findings, failed = sum(broken.files for broken in ours), sum(broken.failed for broken in ours)
+            findings += sum(unusual.severity == severity.label for unusual in self.unusual)
             if severity is Severity.CRITICAL:
                 findings = max(findings, len(self.refused))  # of an unreadable file nothing else is said
             if findings:
@@ -178,6 +193,8 @@ class QualityReport:
         if self.broken:
             worst = self.broken[0]
             said.append(f"worst: {worst.source}, {worst.rule} ({worst.severity}), {worst.failed:,} values")
+        if high := [unusual for unusual in self.unusual if unusual.severity == Severity.HIGH.label]:
+            said.append(f"{len(high):,} findings about days, first: {high[0].source}, {high[0].message}")
         return "; ".join(said) + "."
 
 
