@@ -14,7 +14,7 @@ import polars as pl
 from expectations.baseline import kind_of
 from features.entity import DataType
 from features.errors import InvalidInput
-from features.source import Source
+from features.source import EVENT_DATE, Source
 
 KEY = ["cohort", "column", "quantity"]
 """What a line is about within its day."""
@@ -87,47 +87,64 @@ def measure(rows: pl.DataFrame, watch: Watch, day: date) -> pl.DataFrame:
     >>> lines.select("column", "rows", "nulls", "mean").rows()
     [('', 3, 0, None), ('vdd', 3, 1, 1.1)]
     """
+    return measure_days(rows.with_columns(pl.lit(day).alias(EVENT_DATE)), watch, [day])
+
+
+def measure_days(rows: pl.DataFrame, watch: Watch, days: Sequence[date]) -> pl.DataFrame:
+    """The lines of some days, given their rows with the day of each in EVENT_DATE: what ``measure`` says of each.
+
+    Many days take little longer than one.
+    """
     watched = [column for column in watch.columns if column in rows.columns and _comparable(rows.schema[column])]
     whole, named = pl.lit(""), watch.quantity
     if named is None or not set(named.meta.root_names()) <= set(rows.columns):
         named = whole
     quantity = rows.with_columns(named.fill_null("").alias("quantity"))["quantity"]
     scopes = [whole, *(pl.format("{}={}", pl.lit(c), pl.col(c)) for c in watch.cohorts if c in rows.columns)]
-    parts = [pl.DataFrame(schema=LINE), _table_line(rows.height)]
+    parts = [pl.DataFrame(schema=LINE), _table_lines(rows, days)]
     for scope in scopes if watched and not rows.is_empty() else []:
-        groups = _Groups.of(rows.with_columns(scope.alias("cohort"))["cohort"], quantity)
+        groups = _Groups.of(rows[EVENT_DATE], rows.with_columns(scope.alias("cohort"))["cohort"], quantity)
         parts += [groups.named(_statistics(groups.codes, rows[column]), rows[column]) for column in watched]
     found = pl.concat(parts, how="diagonal_relaxed").cast(pl.Schema(LINE))
-    return found.with_columns(pl.lit(day).alias("day")).sort(KEY)
+    return found.sort("day", *KEY)
 
 
-def _table_line(rows: int) -> pl.DataFrame:
-    return pl.DataFrame({**dict.fromkeys(KEY, ""), "rows": rows, "nulls": 0, "nonfinite": 0})
+def _table_lines(rows: pl.DataFrame, days: Sequence[date]) -> pl.DataFrame:
+    """The line that counts a day's rows, of each day."""
+    counts = rows.group_by(pl.col(EVENT_DATE).alias("day")).agg(pl.len().alias("rows"))
+    asked = pl.DataFrame({"day": days}, schema={"day": pl.Date})
+    named = [pl.lit("").alias(name) for name in KEY]
+    lines = asked.join(counts, on="day", how="left").with_columns(pl.col("rows").fill_null(0).cast(pl.Int64), *named)
+    return lines.with_columns(pl.lit(0).alias("nulls"), pl.lit(0).alias("nonfinite"))
 
 
 @dataclass(frozen=True)
 class _Groups:
-    """The cohort and quantity of each row as one small number (null: it has no cohort), which groups fast."""
+    """The day, cohort and quantity of each row as one small number (null: it has no cohort), which groups fast."""
 
     codes: pl.Series
+    days: pl.Series
     cohorts: pl.Series
     quantities: pl.Series
 
     @classmethod
-    def of(cls, cohort: pl.Series, quantity: pl.Series) -> _Groups:
-        """Number the pairs that there may be."""
+    def of(cls, day: pl.Series, cohort: pl.Series, quantity: pl.Series) -> _Groups:
+        """Number the triples that there may be."""
+        days = day.unique().sort()
         cohorts, quantities = (names.drop_nulls().unique().sort() for names in (cohort, quantity))
         places = [
             values.cast(pl.Enum(names)).to_physical().cast(pl.UInt32)
             for values, names in ((cohort, cohorts), (quantity, quantities))
         ]
-        return cls(places[0] * len(quantities) + places[1], cohorts, quantities)
+        place = days.search_sorted(day).cast(pl.UInt32)
+        return cls((place * len(cohorts) + places[0]) * len(quantities) + places[1], days, cohorts, quantities)
 
     def named(self, found: pl.DataFrame, column: pl.Series) -> pl.DataFrame:
         """Statistics by number as the lines of a column."""
         code, width = found["group"], len(self.quantities)
         return found.drop("group").with_columns(
-            self.cohorts.gather(code // width).alias("cohort"),
+            self.days.gather(code // (width * len(self.cohorts))).alias("day"),
+            self.cohorts.gather(code // width % len(self.cohorts)).alias("cohort"),
             self.quantities.gather(code % width).alias("quantity"),
             pl.lit(column.name).alias("column"),
             pl.lit(str(column.dtype)).alias("dtype"),

@@ -106,9 +106,7 @@ def quarantine(
 
 @app.command()
 def quality(
-    days: Annotated[int, typer.Option(min=1, help="Of so many last days.")] = 30,
-    home: Home = None,
-    json: Json = False,
+    days: Annotated[int, typer.Option(min=1, help="Of so many last days.")] = 30, home: Home = None, json: Json = False
 ) -> None:
     """Report how clean the delivered data is, what was wrong with the rest and what to do; exit code 1 to act."""
     from flows.commands.checking import quality as body

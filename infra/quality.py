@@ -13,7 +13,7 @@ from datetime import date, datetime, timedelta
 
 import polars as pl
 
-from expectations.days import Watch, measure
+from expectations.days import Watch, measure_days
 from expectations.quality import HORIZON, JUDGED, judge
 from expectations.result import Severity
 from expectations.suites.watches import watch_for
@@ -27,6 +27,8 @@ from infra.ledger import LEDGER
 from infra.storage.delta import DeltaLake
 from infra.wiring import Platform
 
+_ROWS = 2_000_000
+"""Rows that are measured at once; a day of more is measured by itself."""
 _APP_ID, _READ = "quality", "bronze"
 DAYS: dict[str, DataType] = {
     "number": pl.Int64(),
@@ -97,13 +99,15 @@ class Quality:
         spoiling = self._spoiling()
         history = self.days(source.name, min(due) - HORIZON).select(list(JUDGED))
         judged = []
-        for day in sorted(due):
-            history = history.filter(pl.col("day") != day, pl.col("day") >= day - HORIZON)
-            rows = self._rows(source, version, day)
-            spoiled = bool(rows[FILE_SHA256].is_in(spoiling.implode()).any())
-            lines = measure(rows, self._watches(source), day)
-            judged.append(judge(lines, history, over=day < now.date(), spoiled=spoiled))
-            history = pl.concat([history, judged[-1]])
+        for days in self._batches(source, version, sorted(due)):
+            rows = self._rows(source, version, days)
+            spoiled = set(rows.filter(pl.col(FILE_SHA256).is_in(spoiling.implode()))[EVENT_DATE])
+            lines = measure_days(rows, self._watches(source), days)
+            for day in days:
+                history = history.filter(pl.col("day") != day, pl.col("day") >= day - HORIZON)
+                of_day = lines.filter(pl.col("day") == day)
+                judged.append(judge(of_day, history, over=day < now.date(), spoiled=day in spoiled))
+                history = pl.concat([history, judged[-1]])
         said = {"number": number, "version": version, "judged_at": now}
         news = pl.concat(judged).with_columns(pl.lit(value, DAYS[name]).alias(name) for name, value in said.items())
         table.append_once(news.select(list(DAYS)), _APP_ID, number, marks={_READ: version})
@@ -135,13 +139,27 @@ class Quality:
         silent = {yesterday} if past and newest < yesterday else set()
         return {day for day in {*touched, *early["day"]} if day > newest - HORIZON} | silent
 
-    def _rows(self, source: Source, version: int, day: date) -> pl.DataFrame:
-        """The rows of a day, as far as they are watched."""
-        raw = self._lake.scan_source(source.name, version, day, day)
+    def _batches(self, source: Source, version: int, due: list[date]) -> list[list[date]]:
+        """Days in order, those together that are measured at once: as many as have so many rows."""
+        days = self._lake.source_days(source.name, version)
+        counts = dict(zip(days[EVENT_DATE], days["rows"], strict=True))
+        batches: list[list[date]] = []
+        size = _ROWS + 1
+        for day in due:
+            size += counts.get(day, 0)
+            if size > _ROWS:
+                batches.append([])
+                size = counts.get(day, 0)
+            batches[-1].append(day)
+        return batches
+
+    def _rows(self, source: Source, version: int, days: list[date]) -> pl.DataFrame:
+        """The rows of some days, as far as they are watched."""
+        raw = self._lake.scan_source(source.name, version, days[0], days[-1])
         assert raw is not None  # it has a version
         there = raw.collect_schema()
         watched = [c for c in self._watches(source).needed if c in there]
-        return raw.select(*watched, FILE_SHA256).collect()
+        return raw.filter(pl.col(EVENT_DATE).is_in(days)).select(*watched, FILE_SHA256, EVENT_DATE).collect()
 
     def _spoiling(self) -> pl.Series:
         """The files in which something high, or worse, was found."""

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from datetime import date
+from datetime import date, timedelta
 
 import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
 
-from expectations.days import LINE, Watch, measure
+from expectations.days import LINE, Watch, measure, measure_days
 from features import Source
+from features.source import EVENT_DATE
 from features.times import UTC_US
 
 DAY = date(2026, 3, 1)
@@ -118,3 +120,20 @@ def _outliers_agree(found: dict[str, object], finite: np.ndarray, tame: np.ndarr
     for name, beyond in excess.items():
         least, most = (beyond > 1e-9 * scale).sum(), (beyond > -1e-9 * scale).sum()
         assert least <= found[name] <= most, name
+
+
+def test_days_together_have_the_lines_of_each_by_itself():
+    random = np.random.default_rng(4)
+    days = [DAY + timedelta(days=n) for n in (0, 1, 2, 5)]
+    rows = pl.DataFrame(
+        {
+            "v": random.normal(size=400),
+            "tester": random.choice(["A", "B", None], 400).tolist(),
+            "name": random.choice(["vdd", "idd"], 400),
+            EVENT_DATE: random.choice(days[:3], 400).tolist(),
+        },
+        schema_overrides={"tester": pl.String, EVENT_DATE: pl.Date},
+    )
+    watch = Watch(["v", "name"], pl.col("name"), ["tester"])
+    alone = [measure(rows.filter(pl.col(EVENT_DATE) == day).drop(EVENT_DATE), watch, day) for day in days]
+    assert_frame_equal(measure_days(rows, watch, days), pl.concat(alone))

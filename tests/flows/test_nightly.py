@@ -84,6 +84,7 @@ def test_a_good_night_has_a_page_that_says_so():
         "passed over": "nothing",
         "late": "nothing",
         "online agrees": "100.00% of 2 entities",
+        "quality": "No row came in.",
         "report": "",
     }
 
