@@ -113,6 +113,7 @@ def test_nothing_is_written_or_contacted_outside_the_home(demo):
     assert {c for c in connects if c == "connect ('127.0.0.1', 9)"} == set()
 
 
+@pytest.mark.prove
 def test_a_second_run_ingests_no_file_and_appends_no_row(demo):
     again = demo.run("--keep")
     assert again.returncode == 0, again.stderr

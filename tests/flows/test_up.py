@@ -187,6 +187,7 @@ def test_a_run_that_is_killed_in_mid_backfill_goes_on_by_itself(up: Up, undistur
     assert_done_once(up.home, undisturbed)
 
 
+@pytest.mark.prove
 def test_backfills_of_one_group_queue_and_those_of_two_run_side_by_side(up: Up) -> None:
     typed = {"start": "2025-01-02T00:00:00Z", "end": "2025-02-10T00:00:00Z", "group": "tripled", "chunk_days": 1}
     first, named = up.begin("backfill", **typed), "backfill tripled 2025-01-02 to 2025-02-10"
