@@ -129,7 +129,7 @@ def by_the_masks(suite, frame):
     return [[*lacking, *(rule.name for rule in suite.rows if rule.name in names)] for names in broken]
 
 
-@settings(max_examples=60)
+@settings(max_examples=150)
 @given(suite=suites(), frame=FRAMES)
 def test_a_record_gets_the_verdict_of_its_row_in_a_batch(suite, frame):
     check = compile_rules(suite)
@@ -179,7 +179,7 @@ def fits(value, column):
     )
 
 
-@settings(max_examples=60)
+@settings(max_examples=150)
 @given(suite=suites(), drawn=records().filter(lambda drawn: drawn[0]))
 def test_wrong_types_and_missing_columns_are_judged_as_in_a_batch(suite, drawn):
     record, frame = drawn

@@ -155,7 +155,7 @@ def test_great_expectations_checks_the_rule_as_well(source):
 dies = st.lists(st.sampled_from([GOOD] * 12 + [SLOW, LOW, SLOW + LOW]), min_size=1, max_size=25)
 
 
-@settings(max_examples=12)
+@settings(max_examples=25)
 @given(
     wafers=st.lists(
         st.tuples(dies, st.sampled_from(["W1", "W2", None]), st.sampled_from("fg")),

@@ -130,7 +130,7 @@ def steps(most):
     return st.tuples(*(st.lists(STEP, min_size=1, max_size=most) for _ in range(3)))
 
 
-@settings(max_examples=2)
+@settings(max_examples=4)
 @given(steps=steps(4))
 def test_whatever_was_written_rollback_and_release_return_to_what_was_answered(tmp_path_factory, steps):
     check_there_and_back(tmp_path_factory.mktemp("homes"), *steps)

@@ -181,7 +181,7 @@ SHAPES = [
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@settings(max_examples=5)
+@settings(max_examples=8)
 @given(live=st.booleans(), keyed=st.booleans(), actions=st.lists(ACTION, min_size=3, max_size=12))
 @example(live=False, keyed=False, actions=[("write", 1, -2, None, 0), ("write", 1, -2, 5, 0), ("write", 1, -2, 0, 0)])
 def test_tiles_equal_brute_force_over_what_was_known(tmp_path_factory, shape, live, keyed, actions):
