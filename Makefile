@@ -30,8 +30,9 @@ lock: $(READY)  ## Resolve the dependencies of pyproject.toml anew into requirem
 demo: setup  ## Run the whole line on simulated wafers, or on your files with LANDING=path; KEEP=1 keeps the home.
 	@$(BIN)/featurefab demo --home build/demo $(if $(filter 1,$(KEEP)),--keep) $(if $(LANDING),--landing "$(LANDING)")
 
+# Three at a time keep two cores busy while some tests wait for servers of their own.
 test: setup  ## Run the tests and doctests.
-	@$(BIN)/python -m pytest -n 2
+	@$(BIN)/python -m pytest -n 3
 
 check: setup  ## Run the linter, the formatter's check, the type checker and the import contracts.
 	@$(BIN)/ruff check --quiet
