@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import lru_cache
-from typing import Any
+from functools import cached_property, lru_cache
+from typing import Any, NamedTuple
 
 import polars as pl
 
 from features.derived import Selection, column, request_value, select
 from features.entity import DataType
+from features.entity_rows import Entities
 from features.errors import InvalidInput, StorageError
 from features.feature_group import REQUEST_TIMESTAMP, FeatureGroup
 from features.feature_service import FeatureService
-from features.frames import as_frame
 from features.online_derived import OnlineDerivation, online_derivations
-from features.point_in_time import NOT_FOUND, NULL_VALUE, OUTSIDE_MAX_AGE, PRESENT, entity_keys
+from features.point_in_time import NOT_FOUND, NULL_VALUE, OUTSIDE_MAX_AGE, PRESENT
 from features.registry import Registry
 from features.stored_types import key_dtypes, typed_value
-from features.stores import OnlineRow, OnlineStore
+from features.stores import OnlineColumns, OnlineStore
 from features.times import UTC_US
 
 
@@ -31,18 +31,24 @@ class OnlineResponse:
     An event timestamp says as of when an answer stands, also that of a row that is OUTSIDE_MAX_AGE (while
     the store still has it); a derived feature is as old as the oldest it reads. ``origins`` says by name where
     answers come from: "store", or "default" where the store could not be asked; these are as of no moment.
+    ``asked`` are the entity rows as columns of equal length. Features of one group share their lists.
     """
 
-    entities: pl.DataFrame
-    values: Mapping[str, list[Any]]
-    statuses: Mapping[str, list[str]]
-    event_timestamps: Mapping[str, list[datetime | None]]
+    asked: Entities
+    values: Mapping[str, Sequence[Any]]
+    statuses: Mapping[str, Sequence[str]]
+    event_timestamps: Mapping[str, Sequence[datetime | None]]
     dtypes: Mapping[str, DataType]
     origins: Mapping[str, str]
 
+    @property
+    def entities(self) -> pl.DataFrame:
+        """The entity rows."""
+        return self.asked.frame
+
     def to_dict(self) -> dict[str, list[Any]]:
         """Entity keys and features as {name: [values]}."""
-        return {**self.entities.to_dict(as_series=False), **self.values}
+        return {**self.entities.to_dict(as_series=False), **{name: list(v) for name, v in self.values.items()}}
 
     def to_polars(self) -> pl.DataFrame:
         """Entity rows, features, and ``<name>__status`` and ``<name>__event_timestamp`` of each."""
@@ -74,13 +80,13 @@ class OnlineRetrieval:
         """Answer features for entity rows; see FeatureStore.get_online_features."""
         asked = features if isinstance(features, FeatureService) else tuple(features)
         prepared = self._prepared(asked, full_feature_names)
-        entities = as_frame(entity_rows)
+        entities = Entities(entity_rows)
         prepared.refuse_collisions(entities)
         work = _Columns()
-        for group, named, wanted in prepared.groups:
-            keys = _keys(group, named, entities)
+        for group, dtypes, named, wanted in prepared.groups:
+            keys = entities.keys(dtypes, named)
             try:
-                found = self._online.read(group.table_id, keys)
+                found = self._online.read_columns(group.table_id, keys, [*wanted])
             except StorageError:
                 known = prepared.defaults(group, wanted) if defaults else {}
                 if len(known) < len(wanted):
@@ -107,30 +113,39 @@ class OnlineRetrieval:
                     f"feature group {group.name!r} is not served online (online=False): read it with "
                     f"get_historical_features, or define it with online=True, apply and sync"
                 )
-            groups.append((group, dict(ref.keys), {feature: column(place, feature) for feature in wanted}))
+            columns = {feature: column(place, feature) for feature in wanted}
+            groups.append(_Read(group, key_dtypes(group.entity), dict(ref.keys), columns))
         return _Prepared(selection, groups, *online_derivations(self._registry, selection))
 
 
-_Read = tuple[FeatureGroup, Mapping[str, str], Mapping[str, str]]
+class _Read(NamedTuple):
+    """A group to read: the types of its keys, the columns that other keys come from, and what is read into which."""
+
+    group: FeatureGroup
+    keys: Mapping[str, DataType]
+    named: Mapping[str, str]
+    wanted: Mapping[str, str]
 
 
 @dataclass(frozen=True)
 class _Prepared:
-    """What a request needs that does not depend on its rows.
-
-    ``groups`` are the groups to read, the columns that other keys come from, and by stored feature the column
-    it is worked on in.
-    """
+    """What a request needs that does not depend on its rows."""
 
     selection: Selection
     groups: Sequence[_Read]
     derived: Sequence[OnlineDerivation]
     dtypes: Mapping[str, DataType]
 
-    def refuse_collisions(self, entities: pl.DataFrame) -> None:
+    @cached_property
+    def outputs(self) -> dict[str, str]:
+        """The column that holds the answer to each output name, in order."""
+        where = {self.selection.names[ref]: column(ref.place, ref.feature) for ref in self.selection.refs}
+        where |= {derived.derivation.name: derived.derivation.name for derived in self.derived}
+        return {name: where[name] for name in self.selection.outputs}
+
+    def refuse_collisions(self, entities: Entities) -> None:
         """InvalidInput where an entity row already has a column with the name of an answer."""
-        clash = sorted(set(entities.columns) & set(self.selection.outputs))
-        if clash:
+        if clash := sorted(self.outputs.keys() & entities.columns.keys()):
             remedy = "rename them or use full_feature_names=True"
             raise InvalidInput(f"the entity rows already have column(s) {clash}: {remedy}")
 
@@ -139,9 +154,7 @@ class _Prepared:
         declared = [f for f in group.features if f.name in wanted and f.default is not None]
         return {f.name: typed_value(f.name, f.default, self.dtypes[wanted[f.name]]) for f in declared}
 
-    def request_values(
-        self, given: Mapping[str, Any], entities: pl.DataFrame, now: datetime
-    ) -> dict[str, Sequence[Any]]:
+    def request_values(self, given: Mapping[str, Any], entities: Entities, now: datetime) -> dict[str, Sequence[Any]]:
         """The request values by column, one for each entity row; InvalidInput where one lacks or is too much."""
         known = self.selection.request
         unknown = [name for name in given if name not in known]
@@ -153,7 +166,7 @@ class _Prepared:
             raise InvalidInput(f"the service needs request value(s) {missing}: pass request={{name: [values]}}")
         found: dict[str, Sequence[Any]] = {REQUEST_TIMESTAMP: [now] * entities.height}
         for name, dtype in known.items():
-            value = given[name] if name in given else entities[name]
+            value = given[name] if name in given else entities.columns[name]
             found[name] = request_value(name, value, dtype, entities.height).to_list()
         return found
 
@@ -163,8 +176,8 @@ class _Columns:
     """The columns of a request while it is worked on: values, statuses and moments by column."""
 
     values: dict[str, Sequence[Any]] = field(default_factory=dict)
-    statuses: dict[str, list[str]] = field(default_factory=dict)
-    moments: dict[str, list[datetime | None]] = field(default_factory=dict)
+    statuses: dict[str, Sequence[str]] = field(default_factory=dict)
+    moments: dict[str, Sequence[datetime | None]] = field(default_factory=dict)
     defaulted: set[str] = field(default_factory=set)
 
     def default(self, known: Mapping[str, Any], wanted: Mapping[str, str], rows: int) -> None:
@@ -174,23 +187,22 @@ class _Columns:
             self.moments[there] = [None] * rows
             self.defaulted.add(there)
 
-    def add(
-        self, found: Sequence[OnlineRow | None], wanted: Mapping[str, str], group: FeatureGroup, now: datetime
-    ) -> None:
-        """The stored features of a group, from the rows that the store has at ``now``."""
-        rows = [None if row is None or row.deleted else row for row in found]
-        times = [None if row is None else row.event_timestamp for row in rows]
-        ttl = group.ttl_span
+    def add(self, found: OnlineColumns, wanted: Mapping[str, str], group: FeatureGroup, now: datetime) -> None:
+        """The stored features of a group, from what the store has at ``now``."""
+        times, ttl = found.event_timestamps, group.ttl_span
+        reasons = [NOT_FOUND if time is None else PRESENT for time in times]
         if ttl is not None:
-            rows = [None if row is None or now - row.event_timestamp > ttl else row for row in rows]
-        missing = [NOT_FOUND if time is None else OUTSIDE_MAX_AGE for time in times]
+            late = [time is not None and now - time > ttl for time in times]
+            reasons = [OUTSIDE_MAX_AGE if old else reason for old, reason in zip(late, reasons, strict=True)]
+        complete = reasons.count(PRESENT) == len(reasons)
         for feature, there in wanted.items():
-            values = [None if row is None else row.values.get(feature) for row in rows]
-            self.values[there], self.moments[there] = values, times
-            self.statuses[there] = [
-                PRESENT if value is not None else reason if row is None else NULL_VALUE
-                for value, row, reason in zip(values, rows, missing, strict=True)
-            ]
+            values, statuses = found.values[feature], reasons
+            if not complete:
+                values = [v if reason is PRESENT else None for v, reason in zip(values, reasons, strict=True)]
+            if None in values:
+                each = zip(values, reasons, strict=True)
+                statuses = [NULL_VALUE if v is None and reason is PRESENT else reason for v, reason in each]
+            self.values[there], self.statuses[there], self.moments[there] = values, statuses, times
 
     def derive(self, derived: OnlineDerivation, rows: int) -> None:
         """A derived feature, from the columns that it reads."""
@@ -202,26 +214,19 @@ class _Columns:
             self.defaulted.add(name)
 
 
-def _keys(group: FeatureGroup, named: Mapping[str, str], entities: pl.DataFrame) -> list[tuple[Any, ...]]:
-    return entity_keys(entities, key_dtypes(group.entity), named).rows() if entities.height else []
-
-
 def _oldest(times: Sequence[datetime | None]) -> datetime | None:
     """As of when a derived value stands: its oldest input."""
     return min((t for t in times if t is not None), default=None)
 
 
-def _response(entities: pl.DataFrame, prepared: _Prepared, work: _Columns) -> OnlineResponse:
+def _response(entities: Entities, prepared: _Prepared, work: _Columns) -> OnlineResponse:
     """The answers under their output names."""
-    selection = prepared.selection
-    where = {selection.names[ref]: column(ref.place, ref.feature) for ref in selection.refs}
-    where |= {derived.derivation.name: derived.derivation.name for derived in prepared.derived}
-    where = {name: where[name] for name in selection.outputs}
+    outputs = prepared.outputs
     return OnlineResponse(
         entities,
-        {name: list(work.values[there]) for name, there in where.items()},
-        {name: work.statuses[there] for name, there in where.items()},
-        {name: work.moments[there] for name, there in where.items()},
-        {name: prepared.dtypes[there] for name, there in where.items()},
-        {name: "default" if there in work.defaulted else "store" for name, there in where.items()},
+        {name: work.values[there] for name, there in outputs.items()},
+        {name: work.statuses[there] for name, there in outputs.items()},
+        {name: work.moments[there] for name, there in outputs.items()},
+        {name: prepared.dtypes[there] for name, there in outputs.items()},
+        {name: "default" if there in work.defaulted else "store" for name, there in outputs.items()},
     )

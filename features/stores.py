@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import polars as pl
 
@@ -207,6 +207,16 @@ class OnlineRow:
         return (self.epoch, self.event_timestamp, self.created_timestamp)
 
 
+class OnlineColumns(NamedTuple):
+    """The newest rows of some entities, column by column: an entry per entity, None where it has no row.
+
+    ``event_timestamps`` are UTC. A deleted row is none. A feature that a row lacks is None.
+    """
+
+    event_timestamps: Sequence[datetime | None]
+    values: Mapping[str, Sequence[Any]]
+
+
 @dataclass(frozen=True)
 class Publication:
     """That plans after ``after`` through ``plan`` of a group became visible on a target."""
@@ -243,6 +253,9 @@ class OnlineStore(Protocol):
 
     def read(self, table_id: str, keys: Sequence[Key]) -> list[OnlineRow | None]:
         """The rows of some entities, in order; None where there is none."""
+
+    def read_columns(self, table_id: str, keys: Sequence[Key], features: Sequence[str]) -> OnlineColumns:
+        """Some features of some entities, in order: what ``read`` finds, without a row for each."""
 
     def watermark(self, table_id: str) -> int:
         """The last plan that was published; 0 for none."""

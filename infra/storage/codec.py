@@ -19,7 +19,7 @@ import polars as pl
 
 from features.errors import InvalidInput, StorageError
 from features.feature_group import EVENT_TIMESTAMP, RESERVED
-from features.stores import OnlineRow
+from features.stores import OnlineColumns, OnlineRow
 from features.times import UTC_US, from_micros, utc_column
 from infra.storage.column_types import Restore, Spec, check_values, describe, restorer, stored_type
 from infra.storage.keys import check_key_columns, encode_keys
@@ -34,6 +34,9 @@ Order = tuple[int, int, int]
 _moment = lru_cache(4096)(from_micros)  # rows share times, and to make a datetime costs twice the decoding
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode
+_HEAD = 5  # what stands in a row before its values
+_UNREADABLE = (msgspec.DecodeError, ValueError, TypeError, IndexError, ArithmeticError)
+_REBUILD = "an online row cannot be read: rebuild the online store by a full sync"
 _ORDER = ("_epoch", EVENT_TIMESTAMP, "created_timestamp")
 _BOOKKEEPING = (*_ORDER, "_deleted")
 _KEY = "_encoded_key"
@@ -72,11 +75,29 @@ class TableCodec:
         """The row in these bytes; raises StorageError where they are none of this table's."""
         try:
             row = _decode(value)
-            schema, epoch, event, created, deleted = row[:5]
-            named = self._layouts[schema].values(row[5:])
-        except (msgspec.DecodeError, ValueError, TypeError, IndexError, ArithmeticError) as error:
-            raise StorageError("an online row cannot be read: rebuild the online store by a full sync") from error
+            schema, epoch, event, created, deleted = row[:_HEAD]
+            named = self._layouts[schema].values(row[_HEAD:])
+        except _UNREADABLE as error:
+            raise StorageError(_REBUILD) from error
         return OnlineRow(_moment(event), epoch, _moment(created), deleted, named)
+
+    def decode_columns(self, stored: Sequence[bytes | None], features: Sequence[str]) -> OnlineColumns:
+        """Some features of the rows in these bytes; raises StorageError where some are none of this table's."""
+        try:
+            rows: list[Any] = [None if value is None else _decode(value) for value in stored]
+            if all(rows) and len({row[0] for row in rows}) == 1:
+                # Turned as a whole, a hundred rows take a quarter of the time.
+                schemas, _, events, _, deleted, *columns = zip(*rows, strict=True)
+                if True not in deleted:
+                    layout = self._layouts[schemas[0]]
+                    return OnlineColumns([*map(_moment, events)], {f: layout.column(f, columns) for f in features})
+            living = [None if row is None or row[4] else row for row in rows]
+            return OnlineColumns(
+                [None if row is None else _moment(row[2]) for row in living],
+                {f: [None if row is None else self._layouts[row[0]].value(f, row) for row in living] for f in features},
+            )
+        except _UNREADABLE as error:
+            raise StorageError(_REBUILD) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,22 +105,41 @@ class _Layout:
     """How the values of one schema's rows become a mapping."""
 
     names: Sequence[str]
-    restorers: Sequence[tuple[int, Restore]]
+    places: Mapping[str, int]
+    restore: Mapping[int, Restore]
     absent: Mapping[str, None]
 
     @classmethod
     def of(cls, schema: Sequence[Column], columns: Mapping[str, None]) -> _Layout:
         names = [name for name, _ in schema]
-        found = [(i, restorer(spec)) for i, (_, spec) in enumerate(schema)]
-        absent = columns if len(columns) > len(names) else {}
-        return cls(names, [(i, restore) for i, restore in found if restore is not None], absent)
+        found = {i: restorer(spec) for i, (_, spec) in enumerate(schema)}
+        restore = {i: how for i, how in found.items() if how is not None}
+        return cls(names, {n: i for i, n in enumerate(names)}, restore, columns if len(columns) > len(names) else {})
 
     def values(self, stored: list[Any]) -> dict[str, Any]:
-        for i, restore in self.restorers:
+        for i, restore in self.restore.items():
             if stored[i] is not None:
                 stored[i] = restore(stored[i])
         named = dict(zip(self.names, stored, strict=True))
         return {**self.absent, **named} if self.absent else named
+
+    def value(self, name: str, row: Sequence[Any]) -> Any:
+        """One value of a row; None where rows of this schema lack it."""
+        place = self.places.get(name)
+        if place is None:
+            return None
+        value, restore = row[_HEAD + place], self.restore.get(place)
+        return value if restore is None or value is None else restore(value)
+
+    def column(self, name: str, columns: Sequence[Sequence[Any]]) -> list[Any]:
+        """One column of rows, given all of their values by column."""
+        place = self.places.get(name)
+        if place is None:
+            return [None] * len(columns[0])
+        values, restore = columns[place], self.restore.get(place)
+        if restore is None:
+            return list(values)
+        return [None if value is None else restore(value) for value in values]
 
 
 def row_order(value: bytes) -> tuple[Order, bool]:

@@ -69,12 +69,22 @@ def plan(number: int, after: int | None = None, table_id: str = WAFER) -> Public
     return Publication(table_id, number - 1 if after is None else after, number, at(number))
 
 
+def columns_agree(store: OnlineStore, table_id: str, keys: list[tuple[Any, ...]], features: list[str]) -> bool:
+    """Whether reading by column finds what reading by row does, of which deleted rows are none."""
+    rows = [None if row is None or row.deleted else row for row in store.read(table_id, keys)]
+    times = [row and row.event_timestamp for row in rows]
+    values = {feature: [row and row.values.get(feature) for row in rows] for feature in features}
+    return store.read_columns(table_id, keys, features) == (times, values)
+
+
 def yields(store: OnlineStore, *keys: tuple[Any, ...], table_id: str = WAFER) -> list[Any]:
     return [found and found.values["yield_pct"] for found in store.read(table_id, keys)]
 
 
 def test_a_store_without_the_table_answers_that_there_is_nothing(store):
     assert store.read(WAFER, [("L1", 1), ("L2", 2)]) == [None, None]
+    assert store.read_columns(WAFER, [("L1", 1), ("L2", 2)], ["dies"]) == ([None, None], {"dies": [None, None]})
+    assert store.read_columns(WAFER, [], ["dies"]) == ([], {"dies": []})
     assert (store.watermark(WAFER), store.publications(WAFER), store.count(WAFER)) == (0, [], 0)
 
 
@@ -210,6 +220,8 @@ def test_durations_and_times_of_day_come_back_alike(store):
     first, second = store.read(WAFER, [("L1", 1), ("L1", 2)])
     assert first.values == {"yield_pct": 1.0} | spans
     assert second.values == {"yield_pct": 1.0} | dict.fromkeys(spans)
+    assert columns_agree(store, WAFER, [("L1", 1), ("L1", 2)], [*spans, "yield_pct"])
+    assert columns_agree(store, WAFER, [("L1", 1), ("L9", 9)], [*spans])
 
 
 def test_groups_do_not_see_each_other(store):
@@ -292,6 +304,7 @@ def test_a_closed_store_says_so(store):
     store.close()
     calls: list[Callable[[], object]] = [
         lambda: store.read(WAFER, [("L1", 1)]),
+        lambda: store.read_columns(WAFER, [("L1", 1)], ["yield_pct"]),
         lambda: store.watermark(WAFER),
         lambda: store.publications(WAFER),
         lambda: store.count(WAFER),
@@ -393,3 +406,6 @@ def test_any_history_agrees_with_a_naive_store(backend, writes):
                     kept_row = naive.rows[(table_id, *key)]
                     assert (found.epoch, found.event_timestamp, found.created_timestamp) == _order(kept_row)
                     assert found.deleted == kept_row["_deleted"]
+            there = [key for key in keys if (row := naive.rows.get((table_id, *key))) and not row["_deleted"]]
+            for asked in (keys, there, there[:1]):
+                assert columns_agree(store, table_id, asked, [*_COLUMNS, "unheard_of"])
