@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property, lru_cache
@@ -143,6 +143,20 @@ class _Prepared:
         where |= {derived.derivation.name: derived.derivation.name for derived in self.derived}
         return {name: where[name] for name in self.selection.outputs}
 
+    @cached_property
+    def output_types(self) -> dict[str, DataType]:
+        """The type of each answer."""
+        return {name: self.dtypes[there] for name, there in self.outputs.items()}
+
+    @cached_property
+    def stored(self) -> dict[str, str]:
+        """Where each answer comes from where all come from the store."""
+        return self.origins(set())
+
+    def origins(self, defaulted: Collection[str]) -> dict[str, str]:
+        """Where each answer comes from, given the columns that hold defaults."""
+        return {name: "default" if there in defaulted else "store" for name, there in self.outputs.items()}
+
     def refuse_collisions(self, entities: Entities) -> None:
         """InvalidInput where an entity row already has a column with the name of an answer."""
         if clash := sorted(self.outputs.keys() & entities.columns.keys()):
@@ -227,6 +241,6 @@ def _response(entities: Entities, prepared: _Prepared, work: _Columns) -> Online
         {name: work.values[there] for name, there in outputs.items()},
         {name: work.statuses[there] for name, there in outputs.items()},
         {name: work.moments[there] for name, there in outputs.items()},
-        {name: prepared.dtypes[there] for name, there in outputs.items()},
-        {name: "default" if there in work.defaulted else "store" for name, there in outputs.items()},
+        prepared.output_types,
+        prepared.stored if not work.defaulted else prepared.origins(work.defaulted),
     )

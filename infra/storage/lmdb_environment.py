@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple, TypeVar
 
 import lmdb
@@ -27,6 +28,7 @@ MAP_SIZE = 256 << 20
 _READERS = 1024  # read transactions at a time, over all processes
 _open: dict[Path, LmdbEnvironment] = {}
 _lock = threading.Lock()
+_here = SimpleNamespace(pid=os.getpid())  # kept, for to ask the system takes longer than to read
 
 
 class Purpose(NamedTuple):
@@ -49,7 +51,7 @@ class LmdbEnvironment:
     def __init__(self, path: Path, map_size: int, purpose: Purpose) -> None:
         self.path = path
         self._purpose = purpose
-        self.pid = os.getpid()
+        self.pid = _here.pid
         self._users = 0
         self._writing = threading.Lock()
         self._mapping = threading.Lock()  # held while reading, so that the map is not resized meanwhile
@@ -70,7 +72,7 @@ class LmdbEnvironment:
         path = path.resolve()
         with _lock:
             known = _open.get(path)
-            if known is not None and known.pid != os.getpid():
+            if known is not None and known.pid != _here.pid:
                 known._env.close()  # noqa: SLF001  the parent's: of no use here, and it keeps the file from being opened
                 known = None
             if known is None or known._file != _identity(path):  # noqa: SLF001
@@ -82,7 +84,7 @@ class LmdbEnvironment:
         """Give the environment back; it closes with its last user."""
         with _lock:
             self._users -= 1
-            if self._users or self.pid != os.getpid():
+            if self._users or self.pid != _here.pid:
                 return
             if _open.get(self.path) is self:
                 del _open[self.path]
@@ -143,7 +145,7 @@ class LmdbUse:
         if self._environment is None:
             path, _, purpose = self._given
             raise StorageError(f"the {purpose.name} in {path} is closed: open it again")
-        if self._environment.pid != os.getpid():  # carried through a fork
+        if self._environment.pid != _here.pid:  # carried through a fork
             self._environment = LmdbEnvironment.acquire(*self._given)
         return self._environment
 
@@ -223,4 +225,9 @@ def _after_fork() -> None:
     _lock.release()
 
 
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
+def _after_fork_in_child() -> None:
+    _here.pid = os.getpid()
+    _after_fork()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)

@@ -1,0 +1,135 @@
+"""The feature server as an application: its paths, and what it opens when it starts."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import lru_cache
+
+import msgspec
+from anyio import to_thread
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from features.errors import FeatureFabError
+from features.store import FeatureStore
+from infra.serving.answers import JSON
+from infra.serving.endpoints import Endpoint, GetOnlineFeaturesEndpoint, PushEndpoint
+from infra.serving.latency import Latency
+from infra.serving.metrics import METRICS_TEXT, metrics_text
+from infra.serving.openapi import document, page
+from infra.serving.problems import FAILED, PROBLEM_JSON, Problem
+from infra.serving.requests import Limits
+from infra.wiring import open_platform
+
+
+class FeatureServer:
+    """The application over a store: the endpoints that are in a hurry, and Starlette for the rest.
+
+    ``closing`` is called when it ends.
+    """
+
+    def __init__(
+        self, store: FeatureStore, limits: Limits | None = None, closing: Callable[[], None] | None = None
+    ) -> None:
+        limits, latency = limits or Limits(), Latency()
+        self._endpoints = {kind.path: kind(store, limits, latency) for kind in _ENDPOINTS}
+        self._others = _others(store, limits, latency, closing)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request; Starlette's layers would take as long as most answers."""
+        endpoint = self._endpoints.get(scope["path"]) if scope["type"] == "http" else None
+        if endpoint is None or scope["method"] != "POST":
+            await self._others(scope, receive, send)
+        else:
+            await endpoint(scope, receive, send)
+
+
+_ENDPOINTS: tuple[type[Endpoint], ...] = (GetOnlineFeaturesEndpoint, PushEndpoint)
+
+
+def create() -> FeatureServer:
+    """The application over the home of the settings, opened in this process: what each worker runs."""
+    store = open_platform().store
+    gc.collect()
+    gc.freeze()  # what is there now stays: collections need not look through it again and again
+    return FeatureServer(store, closing=store.close)
+
+
+def _others(store: FeatureStore, limits: Limits, latency: Latency, closing: Callable[[], None] | None) -> Starlette:
+    """All paths but those above, and the words for what is no path."""
+    described = document(limits)
+    docs = lru_cache(maxsize=1)(lambda: page(described))
+
+    async def health(_: Request) -> Response:
+        return _json({"status": "ok"})
+
+    async def ready(_: Request) -> Response:
+        try:
+            await to_thread.run_sync(_ask, store)
+        except FeatureFabError as error:
+            return _problem(Problem(503, str(error)))
+        return _json({"status": "ok", "registry": len(store.registry.groups)})
+
+    async def metrics(_: Request) -> Response:
+        return Response(metrics_text(latency), media_type=METRICS_TEXT)
+
+    async def openapi(_: Request) -> Response:
+        return _json(described)
+
+    async def show_docs(_: Request) -> Response:
+        return HTMLResponse(docs())
+
+    plain = {"/health": health, "/ready": ready, "/metrics": metrics, "/openapi.json": openapi, "/docs": show_docs}
+    return Starlette(
+        routes=[
+            *(Route(path, answer, methods=["GET"]) for path, answer in plain.items()),
+            *(Route(endpoint.path, _refuse, methods=["POST"]) for endpoint in _ENDPOINTS),  # any other method: 405
+        ],
+        exception_handlers={HTTPException: _unrouted, 500: _failed},
+        lifespan=_lifespan(closing),
+    )
+
+
+def _lifespan(closing: Callable[[], None] | None) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        yield
+        if closing is not None:
+            closing()
+
+    return lifespan
+
+
+def _ask(store: FeatureStore) -> None:
+    """Ask the online store for something; StorageError where it does not answer."""
+    for group in store.registry.groups.values():
+        if group.online:
+            store.online.watermark(group.table_id)
+            return
+
+
+async def _refuse(_: Request) -> Response:
+    raise HTTPException(404)
+
+
+async def _unrouted(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return _problem(Problem(error.status_code, str(error.detail)))
+
+
+async def _failed(_: Request, error: Exception) -> Response:  # noqa: ARG001 - the server logs it
+    return _problem(FAILED)
+
+
+def _json(value: object) -> Response:
+    return Response(msgspec.json.encode(value), media_type=JSON)
+
+
+def _problem(problem: Problem) -> Response:
+    return Response(problem.document(), problem.status, dict(problem.headers), PROBLEM_JSON)

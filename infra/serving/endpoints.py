@@ -1,0 +1,150 @@
+"""The endpoints: reading and pushing features, each an ASGI application of its own.
+
+They are plain ASGI, since requests and responses as objects would take as long as the answer does. Features are read
+on the event loop: that takes microseconds. A push waits for the disk, so it goes to a thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+
+import msgspec
+from anyio import to_thread
+from starlette.types import Message, Receive, Scope, Send
+
+from features.errors import FeatureFabError
+from features.feature_service import FeatureService
+from features.store import FeatureStore
+from infra.serving.answers import FORMATS, JSON
+from infra.serving.latency import Latency
+from infra.serving.problems import FAILED, PROBLEM_JSON, Problem, refused
+from infra.serving.requests import GetOnlineFeatures, Limits, Push, check_size, decoded
+
+_LOG = logging.getLogger("featurefab.serving")
+
+
+class Endpoint:
+    """An ASGI application for one path: reads the body, answers, counts, and words what went wrong."""
+
+    path: str
+
+    def __init__(self, store: FeatureStore, limits: Limits, latency: Latency) -> None:
+        self._store = store
+        self._limits = limits
+        self._seen = latency.of(self.path)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        began, status = time.perf_counter(), 500
+        headers = dict(scope["headers"])
+        more: Mapping[str, str] = {}
+        try:
+            _refuse_pages(headers)
+            body = await _body(headers, receive, self._limits.body)
+            kind, answer = await self.answer(body, headers)
+            status = 200
+        except Problem as problem:
+            kind, answer, more = PROBLEM_JSON, problem.document(), problem.headers
+            status = problem.status
+        except Exception:  # noqa: BLE001 - who asked gets a document whatever it was, and the log how it came about
+            _LOG.exception("%s failed", self.path)
+            kind, answer = PROBLEM_JSON, FAILED.document()
+        finally:
+            self._seen.add(status, time.perf_counter() - began)
+        await _respond(send, status, {"content-type": kind, **more}, answer)
+
+    async def answer(self, body: bytes, headers: dict[bytes, bytes]) -> tuple[str, bytes]:
+        """The media type and the body of the answer; Problem where there is none."""
+        raise NotImplementedError
+
+
+class GetOnlineFeaturesEndpoint(Endpoint):
+    """The newest features of some entities."""
+
+    path = "/get-online-features"
+    _decoder = msgspec.json.Decoder(GetOnlineFeatures)
+
+    async def answer(self, body: bytes, headers: dict[bytes, bytes]) -> tuple[str, bytes]:
+        """The features in the format that is accepted."""
+        kind = _accepted(headers)
+        asked = decoded(body, self._decoder)
+        check_size(asked, self._limits)
+        try:
+            answer = self._store.get_online_features(
+                self._features(asked),
+                asked.entities,
+                request=asked.request,
+                full_feature_names=asked.full_feature_names,
+            )
+            return kind, FORMATS[kind](answer)
+        except FeatureFabError as error:
+            raise refused(error) from error
+
+    def _features(self, asked: GetOnlineFeatures) -> FeatureService | Sequence[str]:
+        if asked.feature_service is not None:
+            return self._store.registry.service(asked.feature_service)
+        return asked.features or []
+
+
+class PushEndpoint(Endpoint):
+    """Feature rows from outside, online and offline at once."""
+
+    path = "/push"
+    _decoder = msgspec.json.Decoder(Push)
+
+    async def answer(self, body: bytes, headers: dict[bytes, bytes]) -> tuple[str, bytes]:  # noqa: ARG002 - JSON alone
+        """How many rows were written, and their created_timestamp."""
+        pushed = decoded(body, self._decoder)
+        if len({len(values) for values in pushed.df.values()}) > 1:
+            raise Problem(422, "each column must have as many values as the others", "df")
+        try:
+            done = await to_thread.run_sync(self._store.push, pushed.group, pushed.df, pushed.push_id)
+        except FeatureFabError as error:
+            raise refused(error) from error
+        said = {"group": done.group, "rows": done.rows, "created_timestamp": done.created_timestamp}
+        return JSON, msgspec.json.encode(said)
+
+
+async def _respond(send: Send, status: int, headers: Mapping[str, str], body: bytes) -> None:
+    raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+    raw.append((b"content-length", b"%d" % len(body)))
+    await send({"type": "http.response.start", "status": status, "headers": raw})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _body(headers: dict[bytes, bytes], receive: Receive, limit: int) -> bytes:
+    """The body of a request; Problem where it is longer than it may be, as soon as that is known."""
+    declared = headers.get(b"content-length", b"0")
+    if declared.isdigit() and int(declared) > limit:
+        raise Problem(413, f"the body may have {limit:,} bytes, not {int(declared):,}")
+    message: Message = await receive()
+    body: bytes = message.get("body", b"")
+    while message.get("more_body"):
+        message = await receive()
+        body += message.get("body", b"")
+        if len(body) > limit:
+            raise Problem(413, f"the body may have {limit:,} bytes: send less at once")
+    return body
+
+
+def _refuse_pages(headers: dict[bytes, bytes]) -> None:
+    """Problem for what a page in a browser sends across sites: it could reach a server on loopback."""
+    if headers.get(b"sec-fetch-site", b"none") not in (b"none", b"same-origin"):
+        raise Problem(403, "pages of other sites may not ask this server")
+
+
+def _accepted(headers: dict[bytes, bytes]) -> str:
+    """The format to answer in: the first one accepted that there is, JSON where none is named."""
+    accept = headers.get(b"accept")
+    if accept in {None, b"*/*", b"application/json"}:
+        return JSON
+    assert accept is not None
+    named = [part.partition(";")[0].strip() for part in accept.decode("latin-1").split(",")]
+    for kind in named:
+        if kind in FORMATS:
+            return kind
+        if kind in ("*/*", "application/*"):
+            return JSON
+    raise Problem(406, f"there are {', '.join(FORMATS)}: accept one of them")
