@@ -14,13 +14,17 @@ import msgspec
 from anyio import to_thread
 from starlette.types import Message, Receive, Scope, Send
 
-from features.errors import FeatureFabError
+from features.compute import stored_schema
+from features.errors import FeatureFabError, NotRegistered
+from features.feature_group import EVENT_TIMESTAMP
 from features.feature_service import FeatureService
 from features.store import FeatureStore
+from features.stored_types import key_dtypes
+from features.times import UTC_US
 from infra.serving.answers import FORMATS, JSON
 from infra.serving.latency import Latency
 from infra.serving.problems import FAILED, PROBLEM_JSON, Problem, refused
-from infra.serving.requests import GetOnlineFeatures, Limits, Push, check_size, decoded
+from infra.serving.requests import GetOnlineFeatures, Limits, Push, check_size, decoded, from_text, numbers, textual
 
 _LOG = logging.getLogger("featurefab.serving")
 
@@ -66,6 +70,10 @@ class GetOnlineFeaturesEndpoint(Endpoint):
     path = "/get-online-features"
     _decoder = msgspec.json.Decoder(GetOnlineFeatures)
 
+    def __init__(self, store: FeatureStore, limits: Limits, latency: Latency) -> None:
+        super().__init__(store, limits, latency)
+        self._texts = textual({k: t for e in store.registry.entities.values() for k, t in key_dtypes(e).items()})
+
     async def answer(self, body: bytes, headers: dict[bytes, bytes]) -> tuple[str, bytes]:
         """The features in the format that is accepted."""
         kind = _accepted(headers)
@@ -74,13 +82,13 @@ class GetOnlineFeaturesEndpoint(Endpoint):
         try:
             answer = self._store.get_online_features(
                 self._features(asked),
-                asked.entities,
-                request=asked.request,
+                from_text(asked.entities, self._texts, "entities") if self._texts else asked.entities,
+                request=asked.request and {name: numbers(value) for name, value in asked.request.items()},
                 full_feature_names=asked.full_feature_names,
             )
             return kind, FORMATS[kind](answer)
         except FeatureFabError as error:
-            raise refused(error) from error
+            raise refused(error, "features") from error
 
     def _features(self, asked: GetOnlineFeatures) -> FeatureService | Sequence[str]:
         if asked.feature_service is not None:
@@ -100,9 +108,16 @@ class PushEndpoint(Endpoint):
         if len({len(values) for values in pushed.df.values()}) > 1:
             raise Problem(422, "each column must have as many values as the others", "df")
         try:
-            done = await to_thread.run_sync(self._store.push, pushed.group, pushed.df, pushed.push_id)
+            group = self._store.registry.group(pushed.group)
+            rows = from_text(pushed.df, textual({EVENT_TIMESTAMP: UTC_US, **stored_schema(group)}), "df")
         except FeatureFabError as error:
-            raise refused(error) from error
+            raise refused(error, "group") from error
+        try:
+            done = await to_thread.run_sync(self._store.push, pushed.group, rows, pushed.push_id)
+        except NotRegistered as error:
+            raise Problem(422, str(error), "df") from error
+        except FeatureFabError as error:
+            raise refused(error, "df") from error
         said = {"group": done.group, "rows": done.rows, "created_timestamp": done.created_timestamp}
         return JSON, msgspec.json.encode(said)
 
@@ -119,11 +134,11 @@ async def _body(headers: dict[bytes, bytes], receive: Receive, limit: int) -> by
     declared = headers.get(b"content-length", b"0")
     if declared.isdigit() and int(declared) > limit:
         raise Problem(413, f"the body may have {limit:,} bytes, not {int(declared):,}")
-    message: Message = await receive()
-    body: bytes = message.get("body", b"")
-    while message.get("more_body"):
-        message = await receive()
+    body, more = b"", True
+    while more:
+        message: Message = await receive()
         body += message.get("body", b"")
+        more = message.get("more_body", False)
         if len(body) > limit:
             raise Problem(413, f"the body may have {limit:,} bytes: send less at once")
     return body

@@ -67,11 +67,11 @@ def unreadable(error: msgspec.DecodeError) -> Problem:
     return Problem(422, _WHERE.sub("", said), field or None)
 
 
-def refused(error: FeatureFabError) -> Problem:
-    """The problem of a request that the store refuses."""
+def refused(error: FeatureFabError, field: str) -> Problem:
+    """The problem of a request that the store refuses; ``field`` names what it knows by name."""
     match error:
         case NotRegistered():
-            return Problem(404, str(error), "features")
+            return Problem(404, str(error), field)
         case IncompatibleFeatureVersion() | GroupHeld():
             return Problem(409, str(error))
         case StorageError():

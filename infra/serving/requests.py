@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from typing import Any, TypeVar
 
 import msgspec
+import polars as pl
 
+from features.entity import DataType
 from infra.serving.problems import Problem, unreadable
 
 
@@ -27,7 +32,8 @@ class GetOnlineFeatures(msgspec.Struct, forbid_unknown_fields=True):
 class Push(msgspec.Struct, forbid_unknown_fields=True):
     """Whole feature rows of a group: ``df`` has a list for each of keys, event_timestamp and features.
 
-    Times are ISO 8601. With ``push_id`` the rows are taken once, however often they are sent within a week.
+    Times are ISO 8601, in UTC where they name no zone. With ``push_id`` the rows are taken once, however often they
+    are sent within a week.
     """
 
     group: str
@@ -36,6 +42,16 @@ class Push(msgspec.Struct, forbid_unknown_fields=True):
 
 
 Body = TypeVar("Body", GetOnlineFeatures, Push)
+
+_TEXTUAL: Mapping[Any, type] = {
+    pl.Datetime: datetime,
+    pl.Date: date,
+    pl.Time: time,
+    pl.Duration: timedelta,
+    pl.Decimal: Decimal,
+    pl.Binary: bytes,
+}
+"""What JSON has as text: times and durations in ISO 8601, decimals, and bytes in Base64."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +71,31 @@ def decoded(body: bytes, decoder: msgspec.json.Decoder[Body]) -> Body:
         raise unreadable(error) from error
     except UnicodeDecodeError as error:
         raise Problem(400, f"the body is not UTF-8: {error}") from error
+
+
+def textual(dtypes: Mapping[str, DataType]) -> dict[str, type]:
+    """The columns whose values JSON has as text, and what the text stands for."""
+    kinds = {name: dtype.base_type() for name, dtype in dtypes.items()}
+    return {name: _TEXTUAL[kind] for name, kind in kinds.items() if kind in _TEXTUAL}
+
+
+def from_text(columns: Mapping[str, list[Any]], texts: Mapping[str, type], field: str) -> dict[str, list[Any]]:
+    """Columns as they came, those of ``texts`` as what their text stands for; Problem where one is not."""
+    found: dict[str, list[Any]] = {name: numbers(values) for name, values in columns.items()}
+    for name, kind in texts.items():
+        if name in found:
+            try:
+                found[name] = msgspec.convert(found[name], list[kind | None])  # type: ignore[valid-type]
+            except msgspec.ValidationError as error:
+                raise Problem(422, str(error), f"{field}.{name}") from error
+    return found
+
+
+def numbers(values: Any) -> Any:
+    """A list of numbers with all of them floats where some are: JSON writes 3 for 3.0; anything else as it is."""
+    if isinstance(values, list) and {int, float} <= set(map(type, values)):
+        return [float(value) if type(value) is int else value for value in values]
+    return values
 
 
 def check_size(asked: GetOnlineFeatures, limits: Limits) -> None:
