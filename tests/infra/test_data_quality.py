@@ -7,56 +7,32 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import polars as pl
 import pytest
 
-from expectations.rules import Between, Suite, suite_for
-from features import Entity, Feature, FeatureGroup, Registry, Source
+from features import Source
 from features.errors import DefinitionError
 from features.times import UTC_US
 from html_page import Page
 from infra.data_quality import write_quality, write_run_quality
 from infra.ingest import Ingestor
 from infra.reports.quality_report import QualityDay, QualityReport, render, to_json
-from infra.sources.stdf import StdfReader
-from infra.sources.tabular import TabularReader
 from infra.wiring import Platform, open_platform
+from shop_orders import orders_with, prices_up_to, registry_of, taker, write_orders
 
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
 EVIL = '<script>alert("x")</script>'
-orders = Source(
-    "orders",
-    schema={"id": pl.Int64(), "at": UTC_US, "price": pl.Float64(), "card": pl.String(), "note": pl.String()},
-    event_timestamp="at",
-    sensitive=["card"],
-)
-REGISTRY = Registry(
-    [
-        FeatureGroup(
-            "prices",
-            "1.0.0",
-            Entity("order", keys={"id": pl.Int64()}),
-            orders,
-            [Feature("price", pl.col("price"))],
-            grain="event",
-            owner="shop",
-            description="What orders cost.",
-        )
-    ]
-)
-RULES = suite_for(orders, rows=[Between(name="price_range", column="price", low=0, high=100)])
+orders = orders_with("card", "note", sensitive=["card"])
+REGISTRY = registry_of(orders)
+RULES = prices_up_to(100, orders)
 
 
-def ingestor(platform: Platform, folder: Path, suite: Suite = RULES) -> Ingestor:
-    readers = (StdfReader((1, 1), folder), lambda source: TabularReader(source, folder))
-    return Ingestor(platform.lake, REGISTRY, *readers, lambda _: suite, platform.store.now)
+def ingestor(platform: Platform) -> Ingestor:
+    return taker(platform.lake, REGISTRY, RULES, platform.store.now)
 
 
 def deliver(folder: Path, name: str, prices: list[float], note: str = "none", on: str = "2026-03-01") -> Path:
     """A file of orders of a day at these prices."""
-    (folder / "orders").mkdir(exist_ok=True, parents=True)
-    rows = [f"{n},{on}T12:00:00Z,{price},4111-1111,{note}" for n, price in enumerate(prices)]
-    (folder / "orders" / f"{name}.csv").write_text("\n".join(["id,at,price,card,note", *rows, ""]))
+    write_orders(folder, name, orders, [f"{n},{on}T12:00:00Z,{p},4111-1111,{note}" for n, p in enumerate(prices)])
     return folder
 
 
@@ -65,8 +41,7 @@ def days(tmp_path: Path) -> Iterator[tuple[Platform, Path]]:
     """A shop two days of whose files came in: a hundred good orders, then fifty of which two are too dear."""
     clock = [NOW]
     with open_platform(REGISTRY, tmp_path / "home", lambda: clock[0]) as platform:
-        (tmp_path / "in").mkdir()
-        takes = ingestor(platform, tmp_path)
+        takes = ingestor(platform)
         takes.ingest([deliver(tmp_path / "in", "monday", [5.0] * 100)])
         clock[0] += timedelta(days=1)
         deliver(tmp_path / "in", "tuesday", [7.0] * 48 + [500.0, 600.0], EVIL)
@@ -135,7 +110,7 @@ def test_the_json_beside_the_page_says_the_same(days):
 def test_a_day_unlike_the_good_ones_is_told_of(tmp_path):
     clock = [NOW]
     with open_platform(REGISTRY, tmp_path / "home", lambda: clock[0]) as platform:
-        takes, ordinary, runs = ingestor(platform, tmp_path), [5.0, 5.5, 6.0, 6.5] * 30, []
+        takes, ordinary, runs = ingestor(platform), [5.0, 5.5, 6.0, 6.5] * 30, []
         for number in range(9):
             clock[0] = NOW + timedelta(days=number)
             prices = ordinary if number < 8 else [price + 20 for price in ordinary]

@@ -12,49 +12,26 @@ import polars as pl
 import pytest
 
 from expectations.days import Watch
-from expectations.rules import Between, suite_for
 from faults import Crash, Faults, FaultyLake
-from features import Entity, Feature, FeatureGroup, Registry, Source
 from features.source import BOOKKEEPING, FILE_SHA256
-from features.times import UTC_US
-from infra.ingest import Ingestor
 from infra.ledger import LEDGER
 from infra.quality import Quality
-from infra.sources.stdf import StdfReader
-from infra.sources.tabular import TabularReader
 from infra.storage.delta import DeltaLake
+from shop_orders import orders_with, prices_up_to, registry_of, taker, write_orders
 
 START = datetime(2026, 3, 2, tzinfo=UTC)
 DAY = timedelta(days=1)
-orders = Source(
-    "orders",
-    schema={"id": pl.Int64(), "at": UTC_US, "price": pl.Float64(), "shop": pl.String()},
-    event_timestamp="at",
-    keys=["id"],
-)
-REGISTRY = Registry(
-    [
-        FeatureGroup(
-            "prices",
-            "1.0.0",
-            Entity("order", keys={"id": pl.Int64()}),
-            orders,
-            [Feature("price", pl.col("price"))],
-            grain="event",
-            owner="shop",
-            description="What orders cost.",
-        )
-    ]
-)
-SUITE = suite_for(orders, rows=[Between(name="price_range", column="price", low=0, high=1000)])
+orders = orders_with("shop", keys=["id"])
+REGISTRY = registry_of(orders)
+SUITE = prices_up_to(1000, orders)
 
 
 class Shop:
     """A home that takes in the files of its landing folder, at a moment of its own."""
 
     def __init__(self, folder: Path, faults: Faults | None = None) -> None:
-        self.landing = folder / "landing" / "orders"
-        self.landing.mkdir(parents=True, exist_ok=True)
+        self.landing = folder / "landing"
+        (self.landing / "orders").mkdir(parents=True, exist_ok=True)
         place = folder / "lake"
         self.lake = DeltaLake(place) if faults is None else FaultyLake(place, faults)
         self.now = START
@@ -67,12 +44,11 @@ class Shop:
             f"{1000 * day + i},{(at + i * timedelta(seconds=1)).isoformat()},{'' if p is None else p},S{i % 2}"
             for i, p in enumerate(prices)
         ]
-        (self.landing / f"{name}.csv").write_text("\n".join(["id,at,price,shop", *rows, ""]))
+        write_orders(self.landing, name, orders, rows)
 
     def ingest(self, now: datetime) -> None:
         self.now = now
-        readers = (StdfReader((1, 1)), TabularReader)
-        Ingestor(self.lake, REGISTRY, *readers, lambda _: SUITE, lambda: self.now, 2).ingest([self.landing])
+        taker(self.lake, REGISTRY, SUITE, lambda: self.now, batch_files=2).ingest([self.landing])
 
     def live(self, days: range, level: float = 10.0) -> None:
         """Days of fifty orders, taken in on the morning after the last."""

@@ -9,58 +9,33 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from expectations.rules import Between, Suite, suite_for
-from features import Entity, Feature, FeatureGroup, Registry, Source
 from features.errors import NotRegistered
 from features.source import FILE_SHA256, INGESTED_AT
-from features.times import UTC_US
-from infra.ingest import Ingestor
 from infra.quarantine import Quarantine
-from infra.sources.stdf import StdfReader
-from infra.sources.tabular import TabularReader
 from infra.wiring import Platform, open_platform
+from shop_orders import orders_with, prices_up_to, registry_of, taker, write_orders
 
 NOW = datetime(2026, 3, 2, tzinfo=UTC)
 LATER = NOW + timedelta(days=1)
-orders = Source("orders", schema={"id": pl.Int64(), "at": UTC_US, "price": pl.Float64()}, event_timestamp="at")
-REGISTRY = Registry(
-    [
-        FeatureGroup(
-            "prices",
-            "1.0.0",
-            Entity("order", keys={"id": pl.Int64()}),
-            orders,
-            [Feature("price", pl.col("price"))],
-            grain="event",
-            owner="shop",
-            description="What orders cost.",
-        )
-    ]
-)
+orders = orders_with()
+REGISTRY = registry_of(orders)
 """What is let in is materialized as any late row is."""
-
-
-def suite(high: float) -> Suite:
-    return suite_for(orders, rows=[Between(name="price_range", column="price", low=0, high=high)])
 
 
 @pytest.fixture
 def platform(tmp_path: Path) -> Iterator[Platform]:
     """A shop that took in three orders of three files' five: two cost more than its rule allows."""
-    landing = tmp_path / "landing" / "orders"
-    landing.mkdir(parents=True)
+    landing = tmp_path / "landing"
     for name, rows in {"a": ["1,{},5", "2,{},50"], "b": ["3,{},7"], "c": ["4,{},8", "5,{},500"]}.items():
-        lines = [row.format("2026-03-01T12:00:00Z") for row in rows]
-        (landing / f"{name}.csv").write_text("\n".join(["id,at,price", *lines, ""]))
+        write_orders(landing, name, orders, [row.format("2026-03-01T12:00:00Z") for row in rows])
     with open_platform(REGISTRY, tmp_path / "home", lambda: NOW) as opened:
-        readers = (StdfReader((1, 1), tmp_path), lambda source: TabularReader(source, tmp_path))
-        Ingestor(opened.lake, REGISTRY, *readers, lambda _: suite(10), lambda: NOW).ingest([landing.parent])
+        taker(opened.lake, REGISTRY, prices_up_to(10, orders), lambda: NOW).ingest([landing])
         yield opened
 
 
 def held(platform: Platform, high: float) -> Quarantine:
     """Its quarantine a day later, when orders up to a price are allowed."""
-    return Quarantine(platform.lake, REGISTRY, lambda _: suite(high), lambda: LATER)
+    return Quarantine(platform.lake, REGISTRY, lambda _: prices_up_to(high, orders), lambda: LATER)
 
 
 def bronze(platform: Platform) -> list[tuple[int, datetime]]:
