@@ -143,12 +143,13 @@ def compile_rules(suite: Suite, dtypes: Mapping[str, DataType] | None = None) ->
     return RecordCheck(suite, {r.column: r.dtype for r in suite.schema if isinstance(r, HasType)} | dict(dtypes or {}))
 
 
-def check_rows(group: FeatureGroup, rows: pl.DataFrame) -> list[str]:
-    """What is wrong with rows of a group by its definition; implements ``features.push.RowCheck``.
+def check_rows(group: FeatureGroup, rows: pl.DataFrame, own: Suite | None = None) -> list[str]:
+    """What is wrong with rows of a group by its ``own`` suite, else its definition; a ``features.push.RowCheck``.
 
-    One row or many, each is judged by itself: rows of one entity and moment are refused before.
+    One row or many, each is judged by itself: rows of one entity and moment are refused before. Rules about
+    rows of severity LOW hold nothing back, so they are not asked.
     """
-    suite, check = _of_group(group)
+    suite, check = _refusing(own or _implied(group))
     if rows.height == 1:
         failed = dict.fromkeys(check(rows.row(0, named=True)), 1)
     else:
@@ -174,10 +175,16 @@ def _failed(suite: Suite, rows: pl.DataFrame) -> dict[str, int]:
 
 
 @cache
-def _of_group(group: FeatureGroup) -> tuple[Suite, RecordCheck]:
-    suite = suite_of_group(group)
-    check = compile_rules(suite)
-    return replace(suite, rows=[rule for rule in suite.rows if rule.name not in check.left_out]), check
+def _implied(group: FeatureGroup) -> Suite:
+    return suite_of_group(group)
+
+
+@cache
+def _refusing(suite: Suite) -> tuple[Suite, RecordCheck]:
+    """The rules by which rows are refused one by one."""
+    rejecting = replace(suite, rows=[rule for rule in suite.rows if rule.rejects])
+    check = compile_rules(rejecting)
+    return replace(suite, rows=[rule for rule in rejecting.rows if rule.name not in check.left_out]), check
 
 
 def _looks_around(suite: Suite, rule: RowRule) -> str | None:

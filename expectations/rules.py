@@ -360,8 +360,10 @@ def suite_for(
     )
 
 
-def suite_of_group(group: FeatureGroup) -> Suite:
-    """The suite that a feature group's definition implies, for the rows that one run or one push writes.
+def suite_of_group(
+    group: FeatureGroup, *, rows: Sequence[RowRule] = (), derived: Mapping[str, pl.Expr] | None = None
+) -> Suite:
+    """The suite that a feature group's definition implies, for the rows that one push writes; ``rows`` adds rules.
 
     Keys and event_timestamp are there and name a row once; columns have the types they are stored in; a
     feature keeps its ``range``, in its ``unit``. A feature may be null: its answer is then NULL_VALUE, and
@@ -377,7 +379,8 @@ def suite_of_group(group: FeatureGroup) -> Suite:
     return Suite(
         group.name,
         schema=_schema({**stored_schema(group), EVENT_TIMESTAMP: UTC_US}, needed=record),
-        rows=[*_filled(record), Unique(name="row_unique", among=record, severity=Severity.HIGH), *ranges],
+        rows=[*_filled(record), Unique(name="row_unique", among=record, severity=Severity.HIGH), *ranges, *rows],
+        derived=derived or {},
     )
 
 

@@ -83,7 +83,7 @@ class Settings(BaseSettings):
     """Where the definitions are: "package.module:NAME" of a Registry."""
 
     suites: Annotated[str, AfterValidator(_as_place)] | None = None
-    """Where your suites are: "package.module:NAME" of a mapping of sources' names to suites; unset: you have none."""
+    """Where your suites are: "package.module:NAME" of a mapping of source or group names to suites; unset: none."""
 
     lake_url: Url | None = Field(default=None, repr=False)
     """Where the Delta tables lie, such as "s3://bucket/lake"; unset: the folder ``lake`` in the home."""

@@ -8,17 +8,19 @@ from __future__ import annotations
 import getpass
 import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from expectations.rows import check_rows
+from expectations.rules import Suite
 from features.capacity import Capacity
 from features.errors import SettingsError
+from features.feature_group import FeatureGroup
 from features.registry import Registry
 from features.store import FeatureStore
 from features.times import Clock, as_utc, utc_now
@@ -78,6 +80,7 @@ def open_platform(
     lake = DeltaLake(settings.lake, settings.storage_options_plain)
     online = LmdbOnlineStore(settings.online_path)
     tracker = MlflowTracker(settings.mlflow_uri, settings.mlflow_artifacts)
+    own = cache(partial(group_suites, settings.suites, definitions))  # read when something is pushed
     store = FeatureStore(
         definitions,
         lake,
@@ -87,7 +90,7 @@ def open_platform(
         code_version=partial(code_version, Path.cwd()),
         tracker=tracker,
         push_log=LmdbPushLog(settings.push_log_path),
-        row_check=check_rows,
+        row_check=lambda group, rows: check_rows(group, rows, own().get(group)),
         fold_after=timedelta(seconds=settings.fold_seconds),
         models=tracker,
         user=_user(),
@@ -111,14 +114,46 @@ def fixed_clock(now: datetime | None) -> Clock:
 
 def load_registry(place: str) -> Registry:
     """The registry at "package.module:NAME"; modules of the working folder are found too."""
-    found = load_named("registry", place)
+    found = _load_named("registry", place)
     if not isinstance(found, Registry):
         name = place.partition(":")[2]
         raise SettingsError(f"registry {place!r}: {name!r} is not a Registry in that module; name the one that is")
     return found
 
 
-def load_named(setting: str, place: str) -> object:
+def load_suites(place: str | None, registry: Registry) -> Mapping[str, Suite]:
+    """The suites at "package.module:NAME", by the name of the source or feature group that they judge; None: none.
+
+    Raises SettingsError where there is no such mapping, or a name in it does not say what is judged.
+    """
+    if place is None:
+        return {}
+    found = _load_named("suites", place)
+    if not isinstance(found, Mapping) or not all(isinstance(suite, Suite) for suite in found.values()):
+        name = place.partition(":")[2]
+        raise SettingsError(
+            f"suites {place!r}: {name!r} is no mapping of names to suites in that module: write it like "
+            f"{{'orders': suite_for(orders, rows=[...])}}"
+        )
+    if unknown := sorted(found.keys() - registry.sources.keys() - registry.groups.keys()):
+        raise SettingsError(
+            f"suites {place!r}: {unknown} are neither sources nor feature groups of the registry, which has "
+            f"{sorted(registry.sources)} and {sorted(registry.groups)}: rename or remove them"
+        )
+    if unclear := sorted(found.keys() & registry.sources.keys() & registry.groups.keys()):
+        raise SettingsError(
+            f"suites {place!r}: {unclear} are names of both a source and a feature group: rename one of the two"
+        )
+    return found
+
+
+def group_suites(place: str | None, registry: Registry) -> dict[FeatureGroup, Suite]:
+    """Those suites at "package.module:NAME" that are for feature groups of the registry."""
+    groups = registry.groups
+    return {groups[name]: suite for name, suite in load_suites(place, registry).items() if name in groups}
+
+
+def _load_named(setting: str, place: str) -> object:
     """What a setting names as "package.module:NAME", None if the module has no such name.
 
     Raises SettingsError where it is written otherwise or there is no such module.

@@ -136,6 +136,14 @@ def test_a_group_implies_its_keys_types_ranges_and_one_row_a_moment():
     }
 
 
+def test_rules_of_ones_own_stand_beside_those_that_a_group_implies():
+    paid = group("paid", [Feature("mean", pl.col("amount").mean())], grain="entity", every="1d")
+    cents, implied = {"cents": pl.col("mean") * 100}, suite_of_group(paid)
+    suite = suite_of_group(paid, rows=[Between(name="cents_range", column="cents", low=1)], derived=cents)
+    assert [rule.name for rule in suite.rows] == [*(rule.name for rule in implied.rows), "cents_range"]
+    assert (suite.name, suite.schema, suite.computed) == ("paid", implied.schema, cents)
+
+
 def test_every_shipped_group_has_a_suite():
     for known in REGISTRY.groups.values():
         assert {rule.column for rule in suite_of_group(known).schema} == {

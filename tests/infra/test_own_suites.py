@@ -1,10 +1,11 @@
-"""A project names its suites as it names its registry; ingestion and quarantine judge by them."""
+"""A project names its suites as it names its registry; ingestion, quarantine and pushes judge by them."""
 
 from __future__ import annotations
 
 import re
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
@@ -12,7 +13,7 @@ import pytest
 
 from expectations.suites import SUITES, suite_for
 from features import Source
-from features.errors import SettingsError
+from features.errors import InvalidInput, SettingsError
 from infra.ingest import open_ingestor
 from infra.quarantine import open_quarantine
 from infra.settings import PREFIX, isolated_environment, load_settings
@@ -20,7 +21,8 @@ from infra.wiring import open_platform
 
 PROJECT = """
 import polars as pl
-from expectations.rules import Between, suite_for
+from expectations.result import Severity
+from expectations.rules import Between, Expression, suite_for, suite_of_group
 from features import Entity, Feature, FeatureGroup, Registry, Source
 
 orders = Source(
@@ -31,9 +33,19 @@ prices = FeatureGroup(
     grain="event", owner="shop", description="What an order cost.",
 )
 REGISTRY = Registry([prices])
-SUITES = {"orders": suite_for(orders, rows=[Between(name="price_range", column="price", low=0)])}
+SUITES = {
+    "orders": suite_for(orders, rows=[Between(name="price_range", column="price", low=0)]),
+    "prices": suite_of_group(
+        prices,
+        rows=[
+            Between(name="price_sane", column="price", high=1000),
+            Expression(name="whole", ok=pl.col("price") % 1 == 0, why="'price' has cents", severity=Severity.LOW),
+        ],
+    ),
+}
 MISSPELT = {"order": SUITES["orders"]}
 LISTED = list(SUITES.values())
+NAMESAKES = Registry([prices, Source("prices", orders.schema, "at")])
 """
 
 
@@ -74,7 +86,7 @@ def test_without_one_the_definition_alone_counts(project: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("MISSPELT", "['order'] are no sources of the registry, which has ['orders']: rename or remove them"),
+        ("MISSPELT", "['order'] are neither sources nor feature groups of the registry, which has ['orders'] and ["),
         ("LISTED", "'LISTED' is no mapping of names to suites in that module"),
         ("NOWHERE", "'NOWHERE' is no mapping of names to suites in that module"),
     ],
@@ -87,7 +99,38 @@ def test_suites_that_would_check_nothing_are_refused(
         for opened in (open_ingestor, open_quarantine):
             with pytest.raises(SettingsError, match=re.escape(says)):
                 opened(platform)
+        with pytest.raises(SettingsError, match=re.escape(says)):
+            platform.store.push("prices", [price(5.0)])
+        assert platform.store.get_online_features(["prices:price"], [{"id": 1}]).to_dict()["price"] == [None]
     assert not (project / "home/lake/bronze").exists()
+
+
+def price(amount: float, order: int = 1) -> dict[str, object]:
+    return {"id": order, "event_timestamp": datetime(2026, 3, 1, tzinfo=UTC), "price": amount}
+
+
+@pytest.mark.usefixtures("project")
+def test_a_push_is_judged_by_the_projects_suite(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"{PREFIX}SUITES", "tills:SUITES")
+    with open_platform() as platform:
+        store = platform.store
+        for rows in ([price(1001.0)], [price(1.0), price(1002.0, 2)]):
+            with pytest.raises(InvalidInput, match=r"nothing was pushed: 'price' is above 1000 in 1 row\(s\)$"):
+                store.push("prices", rows)
+        assert store.push("prices", [price(5.5)]).rows == 1  # what is low is no reason
+        assert store.push("prices", [price(6.5, 2), price(7.0, 3)]).rows == 2
+    monkeypatch.delenv(f"{PREFIX}SUITES")
+    with open_platform() as platform:
+        assert platform.store.push("prices", [price(1001.0)]).rows == 1
+
+
+@pytest.mark.usefixtures("project")
+def test_a_name_that_means_a_source_and_a_group_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"{PREFIX}SUITES", "tills:SUITES")
+    monkeypatch.setenv(f"{PREFIX}REGISTRY", "tills:NAMESAKES")
+    says = "suites 'tills:SUITES': ['prices'] are names of both a source and a feature group: rename one of the two"
+    with open_platform() as platform, pytest.raises(SettingsError, match=re.escape(says)):
+        open_ingestor(platform)
 
 
 def test_a_module_that_is_not_there_is_named(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
