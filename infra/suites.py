@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
+from typing import Literal
 
-from expectations.rules import Suite
+from expectations.rules import Suite, suite_of_group
 from expectations.suites import suite_for
 from features.source import Source
-from infra.wiring import Platform, load_suites
+from infra.wiring import Platform, group_suites, load_suites
 
 
 def suites_of(platform: Platform) -> Callable[[Source], Suite]:
@@ -17,3 +19,15 @@ def suites_of(platform: Platform) -> Callable[[Source], Suite]:
     Raises SettingsError where the setting ``suites`` names none, or one for something that there is not.
     """
     return partial(suite_for, own=load_suites(platform.settings.suites, platform.store.registry))
+
+
+def all_suites(platform: Platform) -> list[tuple[Literal["source", "group"], Suite]]:
+    """The suites that a platform judges by, named as the registry names what they are of: sources, then groups."""
+    place, registry = platform.settings.suites, platform.store.registry
+    of_source, own = suites_of(platform), group_suites(place, registry)
+    sources = {name: of_source(source) for name, source in registry.sources.items()}
+    groups = {name: own.get(group) or suite_of_group(group) for name, group in registry.groups.items()}
+    return [
+        *(("source", replace(suite, name=name)) for name, suite in sources.items()),
+        *(("group", replace(suite, name=name)) for name, suite in groups.items()),
+    ]
