@@ -26,7 +26,8 @@ from features.entity import DataType
 GOOD_DAYS = 30
 """How many of the last good days are the baseline."""
 HORIZON = timedelta(days=90)
-"""Older days are no baseline: what changed for good is learnt anew once the days before have left it."""
+"""Older days are no baseline: what changed for good is learnt anew once the days before have left it, or have been
+called out of date."""
 MEAN_FLOOR = 0.1
 """The least shift of a mean that matters, in SDs of the values within a day."""
 RATE_FLOOR = 0.005
@@ -56,7 +57,7 @@ _TABLE: _Key = ("", "", "")
 
 
 def judge(lines: pl.DataFrame, history: pl.DataFrame, *, over: bool, spoiled: bool = False) -> pl.DataFrame:
-    """The lines of one day with their findings; ``history`` are the judged lines of days before.
+    """The lines of one day with their findings; ``history`` are the judged lines of days before it is compared with.
 
     ``over``: the day is past, so its volume can be compared. ``spoiled``: a file with a high finding, or worse, fed it.
     """

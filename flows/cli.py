@@ -73,12 +73,20 @@ def quarantine(
 
 @app.command()
 def quality(
-    days: Annotated[int, typer.Option(min=1, help="Of so many last days.")] = 30, home: Home = None, json: Json = False
+    days: Annotated[int, typer.Option(min=1, help="Of so many last days.")] = 30,
+    accept: Annotated[Optional[str], typer.Option(help="Instead: what this source became is its new normal.")] = None,  # noqa: UP045
+    since: Annotated[Optional[str], typer.Option(help="With --accept: since this day (UTC), like 2026-03-01.")] = None,  # noqa: UP045
+    reason: Annotated[str, typer.Option(help="With --accept: why, for whoever asks later.")] = "",
+    home: Home = None,
+    json: Json = False,
 ) -> None:
     """Report how clean the delivered data is, what was wrong with the rest and what to do; exit code 1 to act."""
-    from flows.commands.checking import quality as body
+    from flows.commands import checking
 
-    body(days, home=home, json=json)
+    if accept is None and since is None and not reason:
+        checking.quality(days, home=home, json=json)
+    else:
+        checking.accept(accept, since, reason, home=home, json=json)
 
 
 @app.command()

@@ -26,7 +26,8 @@ def quality_markdown(report: QualityReport, path: str) -> str:
     rules = [f"{b.source} `{b.rule}`: {b.failed:,} of {b.checked:,}, {b.message}" for b in report.broken]
     files = [f"refused `{file}`: {why}" for file, why in report.refused]
     days = [f"{u.source} on {u.day}, {u.rule} ({u.severity}): {u.message}" for u in report.unusual]
-    for said in (rules, days, files):
+    changes = [f"{a.source} is as it should be since {a.since}: {a.reason}" for a in report.accepted]
+    for said in (rules, days, changes, files):
         lines += [f"- {one}" for one in said[:_SHOWN]]
         if len(said) > _SHOWN:
             lines.append(f"- and {len(said) - _SHOWN:,} more")

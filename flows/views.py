@@ -154,5 +154,6 @@ def show_quality(written: WrittenQuality) -> None:
     print_table("what to do", [asdict(found) for found in report.severities])
     print_table("broken rules", [asdict(broken) for broken in report.broken])
     print_table("days unlike the good ones", [asdict(unusual) for unusual in report.unusual])
+    print_table("accepted as the new normal", [asdict(change) for change in report.accepted])
     print_table("files refused", [{"file": path, "why": why} for path, why in report.refused])
     out.print(f"report {written.path}", markup=False, soft_wrap=True)

@@ -11,6 +11,7 @@ from typing import Any
 
 import polars as pl
 
+from expectations.quality import HORIZON
 from expectations.quarantine import RULES, SEVERITY
 from expectations.result import Severity
 from features.source import EVENT_DATE, FILE_SHA256, INGESTED_AT, RECORD_OFFSET, Source
@@ -18,6 +19,7 @@ from infra.ledger import REJECTED, Ledger
 from infra.quality import open_quality
 from infra.reports.quality_report import (
     MASKED,
+    AcceptedChange,
     BrokenRule,
     Example,
     QualityDay,
@@ -74,7 +76,8 @@ def _written(platform: Platform, report: QualityReport, name: str) -> WrittenQua
 
 def _report(platform: Platform, title: str, taken: pl.DataFrame, since: datetime, until: datetime) -> QualityReport:
     """What was found in files, given by their ledger rows, and in days that were judged from ``since`` on."""
-    verdicts = open_quality(platform).verdicts(since).filter(pl.col("judged_at") <= until)
+    quality = open_quality(platform)
+    verdicts = quality.verdicts(since).filter(pl.col("judged_at") <= until)
     of_days = verdicts.filter(pl.col("day").is_not_null())
     files = taken.select(pl.col("file_sha256").alias(FILE_SHA256), pl.col("ingested_at").alias("judged_at"))
     of_files = verdicts.join(files, on=[FILE_SHA256, "judged_at"], how="semi")
@@ -89,6 +92,7 @@ def _report(platform: Platform, title: str, taken: pl.DataFrame, since: datetime
         judged=int(of_files["rules"].sum()),
         broken=_broken(of_files.drop_nulls("rule")),
         unusual=_unusual(of_days),
+        accepted=_accepted(quality.accepted(), until),
         refused=[(path, reason or "") for path, reason in refused.select("path", "reason").sort("path").iter_rows()],
         examples=[example for source in sources for example in _examples(platform, source, taken)],
     )
@@ -121,6 +125,13 @@ def _unusual(found: pl.DataFrame) -> list[UnusualDay]:
     ranked = found.sort(_RANK, "day", "source", "rule", descending=[True, True, False, False], maintain_order=True)
     columns = ("source", "day", "cohort", "rule", "severity", "column", "message")
     return [UnusualDay(**row) for row in ranked.select(columns).to_dicts()]
+
+
+def _accepted(changes: pl.DataFrame, until: datetime) -> list[AcceptedChange]:
+    """The changes that shorten baselines at a moment, the newest first."""
+    known = changes.filter(pl.col("accepted_at") <= until, pl.col("since") > until.date() - HORIZON)
+    ranked = known.sort("since", "number", descending=True)
+    return [AcceptedChange(**row) for row in ranked.select("source", "since", "reason", "accepted_at").to_dicts()]
 
 
 def _examples(platform: Platform, source: Source, taken: pl.DataFrame) -> list[Example]:

@@ -4,6 +4,9 @@ Days are computed anew from bronze: those that commits touched since the last ti
 they were judged. So a late file, a row let in from quarantine or one withdrawn counts, and a day that was judged
 again has its older lines in the table but not in what is read. One commit per source holds the lines, their findings
 and the bronze version they were read at: a run that is killed leaves the rest to the next.
+
+A person may accept that a source changed for good: then days before the change are no baseline of those after it, which
+are judged anew.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from expectations.quality import HORIZON, JUDGED, judge
 from expectations.result import Severity
 from expectations.suites.watches import watch_for
 from features.entity import DataType
-from features.errors import StorageError
+from features.errors import ConcurrentRun, InvalidInput, StorageError
 from features.registry import Registry
 from features.source import EVENT_DATE, FILE_SHA256, Source
 from features.times import UTC_US, Clock
@@ -29,7 +32,15 @@ from infra.wiring import Platform
 
 _ROWS = 2_000_000
 """Rows that are measured at once; a day of more is measured by itself."""
-_APP_ID, _READ = "quality", "bronze"
+_APP_ID, _READ, _KNOWN = "quality", "bronze", "accepted"
+ACCEPTED = "quality/accepted"
+_CHANGE: dict[str, DataType] = {
+    "number": pl.Int64(),
+    "source": pl.String(),
+    "since": pl.Date(),
+    "reason": pl.String(),
+    "accepted_at": UTC_US,
+}
 DAYS: dict[str, DataType] = {
     "number": pl.Int64(),
     "version": pl.Int64(),
@@ -54,6 +65,30 @@ class Quality:
         """Judge the days of every source about which there is news."""
         for source in self._registry.sources.values():
             self._judge(source, self._clock())
+
+    def accept(self, source: str, since: date, reason: str) -> None:
+        """Record that a source is as it should be from a day on, and judge its days from then on anew.
+
+        They are compared with each other alone, with no day before. What is accepted already is not recorded again.
+        Raises NotRegistered for an unknown source, InvalidInput for a day in the future or no reason, ConcurrentRun
+        where somebody else accepted something in the meantime.
+        """
+        known, now, held = self._registry.source(source), self._clock(), self.accepted()
+        if since > now.date():
+            raise InvalidInput(f"source {source!r}: {since} is after today, {now:%F} in UTC: name a day that has begun")
+        if not reason.strip():
+            raise InvalidInput(f"source {source!r}: give a reason for whoever asks later why it changed")
+        if held.filter(pl.col("source") == source, pl.col("since") == since).is_empty():
+            number = held.height + 1
+            said = pl.DataFrame([(number, source, since, reason, now)], schema=_CHANGE, orient="row")
+            if self._lake.append_log(ACCEPTED, said, app_id=_APP_ID, number=number) is None:
+                raise ConcurrentRun("somebody else accepted a change in the meantime: look again, then accept")
+        self._judge(known, now)
+
+    def accepted(self) -> pl.DataFrame:
+        """What was accepted so far, a line each: number, source, since, reason and accepted_at."""
+        held = self._lake.scan_log(ACCEPTED)
+        return pl.DataFrame(schema=_CHANGE) if held is None else held.sort("number").collect()
 
     def verdicts(self, since: datetime | None = None) -> pl.DataFrame:
         """What was found, in files and in days, judged at ``since`` or later; in the order of judgement.
@@ -93,7 +128,10 @@ class Quality:
         table.handle()
         number, through = max(table.reached(_APP_ID), 0) + 1, table.reached(_READ)
         touched = self._touched(source, through, version)
-        due = self._due(source, touched, now.date())
+        # Read after the table: what is accepted from here on is news to the next judgement.
+        accepted = self.accepted().filter(pl.col("source") == source.name)
+        unknown = accepted.filter(pl.col("number") > table.reached(_KNOWN))
+        due = self._due(source, touched, min(unknown["since"], default=None), now.date())
         if not due:
             return
         spoiling = self._spoiling()
@@ -104,13 +142,15 @@ class Quality:
             spoiled = set(rows.filter(pl.col(FILE_SHA256).is_in(spoiling.implode()))[EVENT_DATE])
             lines = measure_days(rows, self._watches(source), days)
             for day in days:
-                history = history.filter(pl.col("day") != day, pl.col("day") >= day - HORIZON)
+                first = max([day - HORIZON, *(since for since in accepted["since"] if since <= day)])
+                history = history.filter(pl.col("day") != day, pl.col("day") >= first)
                 of_day = lines.filter(pl.col("day") == day)
                 judged.append(judge(of_day, history, over=day < now.date(), spoiled=day in spoiled))
                 history = pl.concat([history, judged[-1]])
         said = {"number": number, "version": version, "judged_at": now}
         news = pl.concat(judged).with_columns(pl.lit(value, DAYS[name]).alias(name) for name, value in said.items())
-        table.append_once(news.select(list(DAYS)), _APP_ID, number, marks={_READ: version})
+        marks = {_READ: version, _KNOWN: max(accepted["number"], default=0)}
+        table.append_once(news.select(list(DAYS)), _APP_ID, number, marks=marks)
 
     def _touched(self, source: Source, through: int, version: int) -> set[date]:
         """The days of which bronze commits after a version (-1: from the first) brought or took rows."""
@@ -123,8 +163,8 @@ class Quality:
                 pass  # the change feed was vacuumed: every day may have changed
         return set(self._lake.source_days(source.name, version)[EVENT_DATE])
 
-    def _due(self, source: Source, touched: set[date], today: date) -> set[date]:
-        """The days to judge: those touched, those judged before they were over, and a silent yesterday.
+    def _due(self, source: Source, touched: set[date], anew: date | None, today: date) -> set[date]:
+        """The days to judge: those touched, those judged before they were over, all from ``anew``, a silent yesterday.
 
         But none so old that no baseline reaches it: years that are imported at once are not measured day by day.
         """
@@ -135,9 +175,10 @@ class Quality:
             judged = whole.group_by("day").agg(pl.col("judged_at").max().dt.date().alias("on")).collect()
         past = [day for day in {*judged["day"], *touched} if day <= today]
         newest, yesterday = max(past, default=today), today - timedelta(days=1)
-        early = judged.filter((pl.col("day") < today) & (pl.col("on") <= pl.col("day")))
+        early = (pl.col("day") < today) & (pl.col("on") <= pl.col("day"))
+        again = judged.filter(early | (pl.col("day") >= anew) if anew else early)
         silent = {yesterday} if past and newest < yesterday else set()
-        return {day for day in {*touched, *early["day"]} if day > newest - HORIZON} | silent
+        return {day for day in {*touched, *again["day"]} if day > newest - HORIZON} | silent
 
     def _batches(self, source: Source, version: int, due: list[date]) -> list[list[date]]:
         """Days in order, those together that are measured at once: as many as have so many rows."""

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 
 import typer
 
+from features.errors import InvalidInput
 from features.leakcheck import leakcheck as check
 from flows.choice import chosen
-from flows.console import clear_errors, print_json, progress_bar
+from flows.commands.own_turn import own_turn
+from flows.console import clear_errors, print_json, print_table, progress_bar
 from flows.views import show_leaks, show_parity, show_quality
 from infra.data_quality import write_quality
 from infra.parity import parity_of_home
+from infra.quality import open_quality
 from infra.reports.quality_report import to_json
+from infra.turns import INGEST
 from infra.wiring import open_platform
 
 
@@ -47,3 +52,29 @@ def quality(days: int, *, home: Path | None, json: bool) -> None:
         show_quality(written)
     if written.report.level == "action":
         raise typer.Exit(1)
+
+
+def accept(source: str | None, since: str | None, reason: str, *, home: Path | None, json: bool) -> None:
+    """What a source became is its new normal: its days from then on are judged anew."""
+    with clear_errors():
+        if source is None or since is None:
+            raise InvalidInput("to accept a change, say of which source (--accept), since which day (--since), and why")
+        first = _day(since)
+        with open_platform(home=home) as platform, own_turn(platform, INGEST, "quality --accept"):
+            held = open_quality(platform)
+            held.accept(source, first, reason)
+            days = held.days(source, first)
+    facts = {
+        "source": source,
+        "since": first,
+        "days": days["day"].n_unique(),
+        "findings": days["findings"].list.len().sum(),
+    }
+    print_json(facts) if json else print_table("accepted as the new normal", [facts])
+
+
+def _day(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError as error:
+        raise InvalidInput(f"{text!r} is not a day: write it like 2026-03-01") from error

@@ -20,7 +20,7 @@ from infra.reports.pages import environment, plain
 TARGET = 0.999
 """The share of clean rows to be kept."""
 MASKED = "***"
-MOST = {"broken": 100, "unusual": 100, "fields": 20, "refused": 100, "examples": 12}
+MOST = {"broken": 100, "unusual": 100, "accepted": 20, "fields": 20, "refused": 100, "examples": 12}
 """How many entries of each list the page shows."""
 _DRAWN = 12
 
@@ -71,6 +71,16 @@ class UnusualDay:
 
 
 @dataclass(frozen=True)
+class AcceptedChange:
+    """What a person said of a source: that it is as it should be from a day on, and why."""
+
+    source: str
+    since: date
+    reason: str
+    accepted_at: datetime
+
+
+@dataclass(frozen=True)
 class BrokenField:
     """A column ("source.column") with the values that failed, and how many rules they broke."""
 
@@ -106,7 +116,8 @@ class QualityReport:
     """What validation said of the files taken in during [since, until] (UTC).
 
     ``judged`` counts rules times files; ``broken`` are the worst first. Files that are ``refused`` (path, reason)
-    could not be read or are blocked: their rows count nowhere. ``unusual`` are findings about days judged then.
+    could not be read or are blocked: their rows count nowhere. ``unusual`` are findings about days judged then,
+    ``accepted`` the changes before which no day is compared with those since.
 
     >>> from datetime import UTC
     >>> start, end = datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 3, 2, tzinfo=UTC)
@@ -123,6 +134,7 @@ class QualityReport:
     judged: int = 0
     broken: Sequence[BrokenRule] = ()
     unusual: Sequence[UnusualDay] = ()
+    accepted: Sequence[AcceptedChange] = ()
     refused: Sequence[tuple[str, str]] = ()
     examples: Sequence[Example] = ()
 

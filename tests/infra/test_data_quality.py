@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,8 @@ from features.times import UTC_US
 from html_page import Page
 from infra.data_quality import write_quality, write_run_quality
 from infra.ingest import Ingestor
-from infra.reports.quality_report import QualityDay, QualityReport, render, to_json
+from infra.quality import open_quality
+from infra.reports.quality_report import AcceptedChange, QualityDay, QualityReport, render, to_json
 from infra.wiring import Platform, open_platform
 from shop_orders import orders_with, prices_up_to, registry_of, taker, write_orders
 
@@ -122,6 +123,22 @@ def test_a_day_unlike_the_good_ones_is_told_of(tmp_path):
     assert (shift.source, shift.day, shift.severity, shift.column) == ("orders", clock[0].date(), "high", "price")
     assert runs[-1].severities[0].severity == "high"
     assert shift.message in Page(render(runs[-1])).text
+
+
+def test_what_was_accepted_is_told_with_its_reason_as_long_as_it_shortens_baselines(days):
+    platform, _ = days
+    quality = open_quality(platform)
+    for day, reason in ((1, "a new till"), (2, EVIL)):
+        quality.accept("orders", date(2026, 3, day), reason)
+    written = write_quality(platform, 30)
+    newest, _ = written.report.accepted
+    assert newest == AcceptedChange("orders", date(2026, 3, 2), EVIL, NOW + timedelta(days=1))
+    page = Page(written.path.read_text("utf-8"))
+    assert "script" not in page.tags
+    assert "Accepted as the new normal" in page.text
+    assert EVIL in page.text
+    with open_platform(REGISTRY, platform.settings.home, lambda: NOW + timedelta(days=89)) as later:
+        assert [change.since for change in write_quality(later, 30).report.accepted] == [date(2026, 3, 2)]
 
 
 def test_where_nothing_came_in_nothing_is_called_clean(tmp_path):

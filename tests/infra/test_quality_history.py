@@ -13,6 +13,7 @@ import pytest
 
 from expectations.days import Watch
 from faults import Crash, Faults, FaultyLake
+from features.errors import InvalidInput, NotRegistered
 from features.source import BOOKKEEPING, FILE_SHA256
 from infra.ledger import LEDGER
 from infra.quality import Quality
@@ -241,3 +242,129 @@ def test_where_the_change_feed_was_vacuumed_every_day_is_judged_again(tmp_path):
     judged = shop.lake.scan_log("quality/days/orders").filter(pl.col("column") == "price").collect()
     newest = judged.filter(pl.col("number") == judged["number"].max())
     assert newest.select("day", "rows").sort("day").rows() == [(date_of(0), 50), (date_of(1), 50), (date_of(2), 2)]
+
+
+def states(shop: Shop, since: int) -> list[tuple[object, ...]]:
+    days = shop.quality.days("orders", date_of(since)).filter(pl.col("column") == "price")
+    return days.select("day", "state", "good").rows()
+
+
+def live_on(shop: Shop, days: range, level: float) -> None:
+    """Night after night."""
+    for day in days:
+        shop.live(range(day, day + 1), level)
+
+
+def test_what_is_accepted_as_the_new_normal_alarms_no_more(tmp_path):
+    shop = Shop(tmp_path)
+    shop.live(range(9))
+    live_on(shop, range(9, 13), 30.0)
+    assert [(row[0], row[3]) for row in found(shop)] == [(date_of(day), "mean_shift") for day in range(9, 13)]
+    before = states(shop, 0)[:9]
+    shop.quality.accept("orders", date_of(9), "a new price list")
+    assert found(shop) == []
+    assert states(shop, 9) == [(date_of(day), "insufficient_data", True) for day in range(9, 13)]
+    assert states(shop, 0)[:9] == before
+    live_on(shop, range(13, 18), 30.0)
+    assert found(shop) == []
+    assert [state for _, state, _ in states(shop, 13)] == ["insufficient_data"] * 3 + ["ok"] * 2
+    live_on(shop, range(18, 19), 10.0)  # what was usual before is a shift now
+    live_on(shop, range(19, 20), 60.0)
+    assert [(row[0], row[3]) for row in found(shop)] == [(date_of(day), "mean_shift") for day in (18, 19)]
+    shop.quality.accept("orders", date_of(19), "once more")
+    assert [row[0] for row in found(shop)] == [date_of(18)]
+    (accepted, _) = shop.quality.accepted().rows(named=True)
+    assert (accepted["source"], accepted["since"], accepted["reason"], accepted["accepted_at"]) == (
+        "orders", date_of(9), "a new price list", morning_after(12),
+    )  # fmt: skip
+
+
+def test_days_of_a_shift_that_is_accepted_late_are_a_baseline_at_once(tmp_path):
+    shop = Shop(tmp_path)
+    shop.live(range(9))
+    shop.live(range(9, 18), level=30.0)
+    assert len(found(shop)) == 9
+    shop.quality.accept("orders", date_of(9), "a new price list")
+    assert [state for _, state, _ in states(shop, 9)] == ["insufficient_data"] * 7 + ["ok"] * 2
+    live_on(shop, range(18, 19), 60.0)
+    assert found(shop) == [(date_of(18), "", "price", "mean_shift", "high")]
+
+
+def test_a_late_file_of_before_is_judged_by_the_days_before(tmp_path):
+    shop = Shop(tmp_path)
+    shop.live(range(9))
+    shop.live(range(9, 12), level=30.0)
+    shop.quality.accept("orders", date_of(9), "a new price list")
+    shop.deliver("late", 8, [60.0] * 50)
+    shop.ingest(morning_after(11) + timedelta(hours=1))
+    assert [(row[0], row[3]) for row in found(shop)] == [(date_of(8), "mean_shift"), (date_of(8), "volume")]
+
+
+def test_a_bad_file_spoils_its_day_also_after_the_change(tmp_path):
+    shop = Shop(tmp_path)
+    shop.live(range(9))
+    shop.deliver("09", 9, [*prices_of(9, 30.0), *[5000.0] * 10])
+    shop.ingest(morning_after(9))
+    shop.live(range(10, 11), 30.0)
+    shop.quality.accept("orders", date_of(9), "a new price list")
+    assert [good for _, _, good in states(shop, 9)] == [False, True]
+
+
+def test_accepting_twice_changes_nothing(tmp_path):
+    shop = Shop(tmp_path)
+    shop.live(range(9))
+    shop.live(range(9, 12), level=30.0)
+    shop.quality.accept("orders", date_of(9), "a new price list")
+    before = held(shop.lake)
+    shop.now += timedelta(hours=1)
+    shop.quality.accept("orders", date_of(9), "a new price list, again")
+    shop.ingest(shop.now)
+    assert held(shop.lake) == before
+
+
+@pytest.mark.parametrize("again", ["the command", "the next run"])
+@pytest.mark.parametrize("after", [False, True])
+def test_accepting_is_finished_where_it_was_killed(tmp_path, after, again):
+    def accept(shop: Shop) -> None:
+        shop.now = morning_after(10)
+        shop.quality.accept("orders", date_of(9), "a new price list")
+
+    begun = Shop(tmp_path / "begun")
+    begun.live(range(9))
+    begun.live(range(9, 11), level=30.0)
+    undisturbed = shutil.copytree(tmp_path / "begun", tmp_path / "undisturbed")
+    accept(Shop(undisturbed))
+    expected = held(Shop(undisturbed).lake)
+    number, crashed = 0, True
+    while crashed:
+        number, crashed, faults = number + 1, False, Faults()
+        shop = Shop(shutil.copytree(tmp_path / "begun", tmp_path / str(number)), faults)
+        faults.crash(number, after=after)
+        try:
+            accept(shop)
+        except Crash:
+            crashed = True
+        recorded = not Shop(tmp_path / str(number)).quality.accepted().is_empty()
+        shop = Shop(tmp_path / str(number))
+        if recorded and again == "the next run":
+            shop.ingest(morning_after(10))
+        else:
+            accept(shop)
+        assert held(shop.lake) == expected
+    assert number == 3  # recorded, judged; the third was not reached
+
+
+@pytest.mark.parametrize(
+    ("source", "day", "reason", "error", "says"),
+    [
+        ("order", 9, "why", NotRegistered, "source 'order' is not registered; there are \\['orders'\\]"),
+        ("orders", 11, "why", InvalidInput, "2026-03-13 is after today, 2026-03-12 in UTC"),
+        ("orders", 9, " ", InvalidInput, "give a reason"),
+    ],
+)
+def test_what_cannot_be_accepted_is_refused(tmp_path, source, day, reason, error, says):
+    shop = Shop(tmp_path)
+    shop.now = morning_after(9)
+    with pytest.raises(error, match=says):
+        shop.quality.accept(source, date_of(day), reason)
+    assert shop.quality.accepted().is_empty()
