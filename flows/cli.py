@@ -180,19 +180,31 @@ def nightly(
 
 @app.command()
 def up(
-    only: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option(help="prefect, mlflow or runner; repeatable; none for all."),
-    ] = None,
+    only: Annotated[Optional[list[str]], typer.Option(help="prefect, mlflow, features or runner; repeatable.")] = None,  # noqa: UP045
     port_prefect: Annotated[int, typer.Option(min=1, max=65_535, help="Where Prefect's server and UI listen.")] = 4200,
     port_mlflow: Annotated[int, typer.Option(min=1, max=65_535, help="Where MLflow's server and UI listen.")] = 5000,
+    port_features: Annotated[int, typer.Option(min=1, max=65_535, help="Where the feature server listens.")] = 6566,
     home: Home = None,
     json: Json = False,
 ) -> None:
-    """Run everything that runs all the time: Prefect with its UI, the schedules, MLflow; until Ctrl-C."""
+    """Run everything that runs all the time: Prefect with its UI, the schedules, MLflow, features; until Ctrl-C."""
+    from flows.commands.up import Ports
     from flows.commands.up import up as body
 
-    body(only or [], port_prefect, port_mlflow, home=home, json=json)
+    body(only or [], Ports(port_prefect, port_mlflow, port_features), home=home, json=json)
+
+
+@app.command()
+def serve(
+    port: Annotated[int, typer.Option(min=1, max=65_535, help="Where to listen, on this machine.")] = 6566,
+    workers: Annotated[int, typer.Option(min=1, help="How many processes answer.")] = 1,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Serve features over HTTP, as Feast's clients ask for them; until Ctrl-C."""
+    from flows.commands.serving import serve as body
+
+    body(port, workers, home=home, json=json)
 
 
 @app.command("get-online")

@@ -71,8 +71,9 @@ class Up:
     def __init__(self, home: Path, *arguments: str) -> None:
         self.home = home
         self.log = home / "up.log"
-        self._ports = [_free_port(), _free_port()]
-        ports = [f"--port-prefect={self._ports[0]}", f"--port-mlflow={self._ports[1]}"]
+        self._ports = [_free_port(), _free_port(), _free_port()]
+        names = ("prefect", "mlflow", "features")
+        ports = [f"--port-{name}={port}" for name, port in zip(names, self._ports, strict=True)]
         own = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
         named = {"FEATUREFAB_HOME": str(home), "FEATUREFAB_REGISTRY": "up_home:REGISTRY"}
         path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
@@ -92,6 +93,10 @@ class Up:
     @property
     def mlflow(self) -> str:
         return f"http://127.0.0.1:{self._ports[1]}"
+
+    @property
+    def features(self) -> str:
+        return f"http://127.0.0.1:{self._ports[2]}"
 
     def wait(self) -> None:
         """Until everything answers."""

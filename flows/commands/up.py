@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import typer
 
@@ -17,22 +18,31 @@ from flows.console import clear_errors, complain, out, print_json, print_table
 from infra.settings import LOOPBACK, Settings, apply_isolation, environment_kept, load_settings
 from infra.supervisor import Service, Supervisor
 
-PREFECT, MLFLOW, RUNNER = "prefect", "mlflow", "runner"
-SERVICES = (PREFECT, MLFLOW, RUNNER)
+PREFECT, MLFLOW, FEATURES, RUNNER = "prefect", "mlflow", "features", "runner"
+SERVICES = (PREFECT, MLFLOW, FEATURES, RUNNER)
 """What `up` can run, in the order in which they are started."""
 
 _WHAT = {
     PREFECT: "flows, schedules and backfills: start them here",
     MLFLOW: "training runs and models",
+    FEATURES: "features over HTTP; see /docs",
     RUNNER: "runs what is due or was started in the UI",
 }
 
 
-def up(only: Sequence[str], port_prefect: int, port_mlflow: int, *, home: Path | None, json: bool) -> None:
+class Ports(NamedTuple):
+    """Where the servers listen."""
+
+    prefect: int
+    mlflow: int
+    features: int
+
+
+def up(only: Sequence[str], ports: Ports, *, home: Path | None, json: bool) -> None:
     """Start the services, say where they answer, start anew what ends, until Ctrl-C."""
     began = time.monotonic()
     with clear_errors(), environment_kept(), _until_signalled():
-        settings, services = _chosen(load_settings(home=home), only, port_prefect, port_mlflow)
+        settings, services = _chosen(load_settings(home=home), only, ports)
         settings.prefect_home.mkdir(parents=True, exist_ok=True)
         with Supervisor(services, settings.logs) as supervisor:
             apply_isolation(settings, _for_the_ui(settings))
@@ -56,9 +66,7 @@ def _until_signalled() -> Iterator[None]:
         raise typer.Exit from None
 
 
-def _chosen(
-    settings: Settings, only: Sequence[str], port_prefect: int, port_mlflow: int
-) -> tuple[Settings, list[Service]]:
+def _chosen(settings: Settings, only: Sequence[str], ports: Ports) -> tuple[Settings, list[Service]]:
     """The services to start, and the settings with which all find the Prefect server."""
     if unknown := sorted(set(only) - set(SERVICES)):
         raise InvalidInput(f"--only {unknown[0]}: there is no such service; there are {', '.join(SERVICES)}")
@@ -66,14 +74,15 @@ def _chosen(
     if settings.prefect_api_url is not None:
         wanted = [name for name in wanted if name != PREFECT]  # one runs elsewhere
     elif PREFECT in wanted or RUNNER in wanted:
-        settings = load_settings(home=settings.home, prefect_api_url=f"http://{LOOPBACK}:{port_prefect}/api")
+        settings = load_settings(home=settings.home, prefect_api_url=f"http://{LOOPBACK}:{ports.prefect}/api")
     if settings.mlflow_tracking_uri is not None:
         wanted = [name for name in wanted if name != MLFLOW]
     if not wanted:
         raise InvalidInput("nothing to start: the settings name a Prefect server and an MLflow server elsewhere")
     services = {
-        PREFECT: Service(PREFECT, "flows.prefect_ui", port_prefect, "/api/health"),
-        MLFLOW: Service(MLFLOW, "infra.mlflow_server", port_mlflow, "/health"),
+        PREFECT: Service(PREFECT, "flows.prefect_ui", ports.prefect, "/api/health"),
+        MLFLOW: Service(MLFLOW, "infra.mlflow_server", ports.mlflow, "/health"),
+        FEATURES: Service(FEATURES, "infra.serving.server", ports.features, "/ready"),
         RUNNER: Service(RUNNER, "flows.runner", 0, "/health"),
     }
     return settings, [services[name] for name in wanted]

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import gc
+import os
+import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import lru_cache
+from multiprocessing import parent_process
+from multiprocessing.process import BaseProcess
+from threading import Thread
 
 import msgspec
 from anyio import to_thread
@@ -58,7 +63,15 @@ def create() -> FeatureServer:
     store = open_platform().store
     gc.collect()
     gc.freeze()  # what is there now stays: collections need not look through it again and again
+    if (parent := parent_process()) is not None:
+        Thread(target=_end_with, args=(parent,), daemon=True).start()
     return FeatureServer(store, closing=store.close)
+
+
+def _end_with(parent: BaseProcess) -> None:
+    """End this worker when the process that started it is gone, however it ended."""
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _others(store: FeatureStore, limits: Limits, latency: Latency, closing: Callable[[], None] | None) -> Starlette:

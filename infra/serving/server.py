@@ -2,45 +2,62 @@
 
 from __future__ import annotations
 
+import socket
 import sys
+from collections.abc import Callable
 
 import uvicorn
+from uvicorn.supervisors import Multiprocess
 
 from features.errors import SettingsError
-from infra.loopback import serve
+from infra.loopback import end_with_parent
 from infra.serving.app import create
 from infra.serving.protocol import OneWriteProtocol
 from infra.settings import LOOPBACK, Settings, apply_isolation, load_settings
 
-_APP = "infra.serving.app:create"
+_BACKLOG = 2_048
 
 
-def run(settings: Settings, host: str, port: int, workers: int) -> None:
+def run(settings: Settings, port: int, workers: int, bound: Callable[[], None]) -> None:
     """Serve the home's features until Ctrl-C; several workers share the port, and one that dies is started anew.
 
-    Raises SettingsError for an address that others can reach: the server knows no keys yet.
+    On this machine alone, for who asks needs no key. ``bound`` is called once the port is ours: from then on requests
+    wait instead of failing. Raises SettingsError where it is taken.
     """
-    if host not in (LOOPBACK, "localhost"):
-        raise SettingsError(f"address {host!r} can be reached by others, who would need no key: use {LOOPBACK}")
     apply_isolation(settings)  # workers load the settings anew
-    uvicorn.run(
-        _APP,
-        factory=True,
-        host=host,
-        port=port,
-        workers=workers,
-        log_level="warning",
-        access_log=False,
-        http=OneWriteProtocol,
-        proxy_headers=False,
-        ws="none",
-    )
+    try:
+        listener = socket.create_server((LOOPBACK, port), backlog=_BACKLOG)
+    except OSError as error:
+        raise SettingsError(f"port {port} cannot be used: {error.strerror}; choose another with --port") from error
+    with listener:
+        bound()
+        _serve(listener, workers)
 
 
 def main() -> None:
-    """Serve on the socket inherited from `infra.supervisor`."""
+    """Serve on the socket inherited from `infra.supervisor`, until that is gone."""
     apply_isolation(load_settings())
-    serve(create(), sys.argv[1:])
+    end_with_parent()
+    with socket.socket(fileno=int(sys.argv[1])) as listener:
+        _serve(listener)
+
+
+def _serve(listener: socket.socket, workers: int = 1) -> None:
+    config = uvicorn.Config(
+        f"{create.__module__}:{create.__name__}",
+        factory=True,
+        http=OneWriteProtocol,
+        ws="none",
+        proxy_headers=False,
+        workers=workers,
+        backlog=_BACKLOG,
+        log_level="warning",
+        access_log=False,
+    )
+    if workers == 1:
+        uvicorn.Server(config).run(sockets=[listener])
+    else:
+        Multiprocess(config, sockets=[listener]).run()
 
 
 if __name__ == "__main__":

@@ -108,6 +108,7 @@ def test_everything_answers(up: Up) -> None:
     # The page asks the server from which it came, on whatever port that is.
     assert httpx.get(f"{up.prefect}/ui-settings", trust_env=False).json()["api_url"] == f"{up.prefect}/api"
     assert httpx.get(f"{up.mlflow}/health", trust_env=False).text == "OK"
+    assert httpx.get(f"{up.features}/ready", trust_env=False).json()["status"] == "ok"
     assert {up.deployment(name)["paused"] for name in ("nightly", "warm-up", "backfill")} == {False}
 
 
