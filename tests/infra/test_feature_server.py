@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+import json
 import math
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -290,3 +293,12 @@ def test_while_the_online_store_is_gone_defaults_are_marked_and_the_rest_is_503(
             assert (said["results"][2]["values"], said["metadata"]["origins"]) == ([7], {"people": "default"})
             assert client.get("/ready").status_code == 503
             assert client.get("/health").status_code == 200
+
+
+def test_the_page_about_serving_shows_what_is_answered(client):
+    page = (Path(__file__).parents[2] / "docs/serving.md").read_text("utf-8")
+    asked, answered, pushed, refused = map(json.loads, re.findall(r"```json\n(.*?)```", page, re.DOTALL))
+    assert client.post(READ, json=asked).json() == answered
+    assert client.post("/push", json=pushed).json()["rows"] == 1
+    misspelt = {**asked, "features": ["last_payment:amont"]}
+    assert client.post(READ, json=misspelt).json() == refused
