@@ -100,6 +100,8 @@ _PLAIN = {
 def document(limits: Limits) -> dict[str, Any]:
     """The OpenAPI document."""
     _, bodies = msgspec.json.schema_components([GetOnlineFeatures, Push], ref_template="#/components/schemas/{name}")
+    for body in bodies.values():
+        body["description"] = body["description"].replace("``", "`")
     read = _posted("GetOnlineFeatures", _READ_EXAMPLE, "Answer", (JSON, MSGPACK, ARROW))
     push = _posted("Push", _PUSH_EXAMPLE, "Pushed", (JSON,))
     return {

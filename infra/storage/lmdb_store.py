@@ -15,7 +15,7 @@ from features.errors import StorageError
 from features.stores import Key, OnlineColumns, OnlineRow, Publication
 from features.times import from_micros, to_micros
 from infra.storage.codec import Rows, TableCodec
-from infra.storage.keys import encode_key
+from infra.storage.keys import encode_each
 from infra.storage.lmdb_environment import MAP_SIZE, LmdbUse
 from infra.storage.merging import Progress, due, winners
 
@@ -125,7 +125,7 @@ class LmdbOnlineStore:
 
     def _find(self, table_id: str, keys: Sequence[Key]) -> tuple[TableCodec, list[bytes | None]]:
         """The rows of some entities as they are stored, and what reads them."""
-        encoded = [encode_key(key) for key in keys]
+        encoded = encode_each(keys)
 
         def get(txn: _Txn) -> tuple[TableCodec, list[bytes | None]]:
             table = self._table(txn, table_id)

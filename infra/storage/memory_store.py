@@ -13,7 +13,7 @@ from features.errors import StorageError
 from features.stores import Key, OnlineColumns, OnlineRow, Publication
 from features.times import to_micros
 from infra.storage.codec import Rows, TableCodec
-from infra.storage.keys import encode_key
+from infra.storage.keys import encode_each
 from infra.storage.merging import Progress, due, winners
 
 
@@ -92,7 +92,7 @@ class MemoryOnlineStore:
 
     def _find(self, table_id: str, keys: Sequence[Key]) -> tuple[TableCodec, list[bytes | None]]:
         """The rows of some entities as they are stored, and what reads them."""
-        encoded = [encode_key(key) for key in keys]
+        encoded = encode_each(keys)
         with self._lock:
             table = self._open().get(table_id)
             if table is None:

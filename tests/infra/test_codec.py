@@ -17,7 +17,7 @@ from polars.testing.parametric import dataframes, series
 from features.errors import InvalidInput, StorageError
 from features.times import UTC_US
 from infra.storage.codec import Rows, TableCodec, row_order
-from infra.storage.keys import KEY_LIMIT, encode_key, encode_keys
+from infra.storage.keys import KEY_LIMIT, encode_each, encode_key, encode_keys
 from infra.storage.msgpack_block import FIXED_WIDTH, array_header, encode_block
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -62,6 +62,13 @@ def test_a_key_never_outgrows_its_limit_and_never_changes(values):
     # The byte before a hash starts no msgpack value, so no other key can be made to equal it.
     assert (key[0] == 0xC1) == any(isinstance(v, (str, bytes)) and len(v) > KEY_LIMIT for v in values)
     assert encode_key(tuple(values)) == key
+
+
+@settings(max_examples=200)
+@given(st.lists(st.lists(st.none() | _values, min_size=1, max_size=3), max_size=4))
+def test_many_keys_are_those_of_each(keys):
+    asked = [tuple(values) for values in keys]
+    assert encode_each(asked) == [encode_key(key) for key in asked]
 
 
 def test_a_key_with_a_null_is_none():
