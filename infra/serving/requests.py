@@ -19,7 +19,8 @@ class GetOnlineFeatures(msgspec.Struct, forbid_unknown_fields=True):
     """Features of some entities: ``features`` are references like "group:feature", or ``feature_service`` names one.
 
     ``entities`` has a list for each key column, one value per entity row. ``request`` has the request values, one for
-    all rows or a list with one for each.
+    all rows or a list with one for each. ``include_feature_view_version_metadata`` is what Feast's client says; it
+    changes nothing.
     """
 
     entities: dict[str, list[Any]]
@@ -27,6 +28,7 @@ class GetOnlineFeatures(msgspec.Struct, forbid_unknown_fields=True):
     feature_service: str | None = None
     full_feature_names: bool = False
     request: dict[str, Any] | None = None
+    include_feature_view_version_metadata: bool = False
 
 
 class Push(msgspec.Struct, forbid_unknown_fields=True):

@@ -122,6 +122,7 @@ _FEATURES = ["last_payment:amount", "last_payment:paid_for"]
 )
 def test_each_format_says_what_the_in_process_client_says(store, client, cards, features, full):
     body = {"features": features, "entities": {"card_id": cards}, "full_feature_names": full}
+    body |= {"include_feature_view_version_metadata": False}  # as Feast's client does
     expected = store.get_online_features(features, {"card_id": cards}, full_feature_names=full)
     names = ["card_id", *expected.values]
 
