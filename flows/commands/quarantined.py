@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -59,8 +60,13 @@ def _show(rows: pl.DataFrame, limit: int, *, json: bool) -> None:
         broke, file, at = ", ".join(row.pop(RULES)), row.pop(FILE_SHA256)[:_SHORT], row.pop(RECORD_OFFSET)
         values = [(n, v) for n, v in row.items() if v is not None and n not in (SEVERITY, INGESTED_AT, EVENT_DATE)]
         title = f"file {file} at {at:,} broke {broke} ({row[SEVERITY]})"
-        print_table(title, [{"column": name, "value": show(value)} for name, value in values])
+        print_table(title, [{"column": name, "value": _exactly(value)} for name, value in values])
     out.print(f"{len(shown)} of {rows.height:,} rows")
+
+
+def _exactly(value: Any) -> str:
+    """A value with all its digits: they may be what is wrong with it."""
+    return repr(value) if type(value) in (int, float) else show(value)
 
 
 def _decide(held: Quarantine, action: str, source: str, asked: Asked, *, json: bool) -> None:

@@ -15,10 +15,10 @@ from support_stdf import Stdf
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home that took in a file of thirty parts, one of which measured 9 V."""
+    """A home that took in a file of thirty parts, one of which measured 123 456.75 V."""
     monkeypatch.setenv("FEATUREFAB_HOME", str(tmp_path / "home"))
     file = Stdf().mir("L1").wcr(200, 5, 4, 3).wir()
-    for x, volts in enumerate([1.2] * 29 + [9.0]):
+    for x, volts in enumerate([1.2] * 29 + [123_456.75]):
         file.pir().ptr(volts, limits=(1.0, 1.4)).prr(str(x), xy=(x, 0), test_ms=100)
     (tmp_path / "a.stdf").write_bytes(file.wrr().mrr().data)
     told("ingest", tmp_path / "a.stdf")
@@ -39,9 +39,11 @@ def document(*arguments: object) -> Any:
 def test_what_waits_is_listed_and_shown():
     (waiting,) = document("list")["waiting"]
     assert (waiting["source"], waiting["rules"], waiting["rows"]) == ("test_results", "vdd_range", 1)
-    assert "broke vdd_range (medium)" in told("quarantine", "show", "test_results")
+    shown = told("quarantine", "show", "test_results")
+    assert "broke vdd_range (medium)" in shown
+    assert "123456.75" in shown
     (row,) = document("show", "test_results", "--rule", "vdd_range")["rows"]
-    assert row["result"] == 9.0
+    assert row["result"] == 123_456.75
     assert document("show", "test_results", "--rule", "idd_range")["rows"] == []
 
 
