@@ -77,7 +77,11 @@ def print_json(value: Any) -> None:
 
 
 def show(value: Any) -> str:
-    """A value in a table cell: few digits, UTC moments without their zone, a dash for null."""
+    """A value in a table cell: few digits, UTC moments without their zone, a dash for null.
+
+    >>> show(1234.56), show(12345678.9), show(0.000123456), show(None)
+    ('1,235', '12,345,679', '0.0001235', '-')
+    """
     if value is None:
         return "-"
     if isinstance(value, bool):
@@ -85,7 +89,7 @@ def show(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, float):
-        return f"{value:,.4g}"
+        return f"{value:,.0f}" if 1_000 <= abs(value) < 1e15 else f"{value:,.4g}"
     if isinstance(value, datetime):
         return f"{value:%Y-%m-%d %H:%M:%S}"
     if isinstance(value, Mapping):
