@@ -9,14 +9,33 @@ from features.stores import Publication
 from features.times import UTC_US
 from infra.storage.lmdb_store import LmdbOnlineStore
 from infra.storage.memory_store import MemoryOnlineStore
+from infra.storage.redis_store import RedisOnlineStore
+from valkey_servers import ValkeyServer
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 CARD = "cards/v1"
 
 
-@pytest.fixture(params=["memory", "lmdb"])
-def store(request, tmp_path):
-    store = MemoryOnlineStore() if request.param == "memory" else LmdbOnlineStore(tmp_path / "online")
+@pytest.fixture(params=["memory", "lmdb", "valkey"], scope="module")
+def opened(request, tmp_path_factory):
+    """What opens a store that holds nothing yet."""
+    if request.param == "memory":
+        yield MemoryOnlineStore
+    elif request.param == "lmdb":
+        yield lambda: LmdbOnlineStore(tmp_path_factory.mktemp("pushes") / "online")
+    else:
+        with ValkeyServer() as server, server.client() as client:
+
+            def fresh() -> RedisOnlineStore:
+                client.flushall()
+                return RedisOnlineStore(server.url)
+
+            yield fresh
+
+
+@pytest.fixture
+def store(opened):
+    store = opened()
     yield store
     store.close()
 
@@ -69,10 +88,19 @@ def test_tables_have_stamps_of_their_own(store):
     assert store.pushed("cards/v2") is None
 
 
-def test_the_stamp_is_kept_with_the_rows(tmp_path):
-    store = LmdbOnlineStore(tmp_path)
+def kept_stamp(opened) -> None:
+    store = opened()
     store.push(CARD, ["card_id"], rows((1, 1.0, NOON, at(2))), at(2))
     store.close()
-    again = LmdbOnlineStore(tmp_path)
+    again = opened()
     assert (again.pushed(CARD), amounts(again, 1)) == (at(2), [1.0])
     again.close()
+
+
+def test_the_stamp_is_kept_with_the_rows_in_a_folder(tmp_path):
+    kept_stamp(lambda: LmdbOnlineStore(tmp_path))
+
+
+def test_the_stamp_is_kept_with_the_rows_in_a_server():
+    with ValkeyServer() as server:
+        kept_stamp(lambda: RedisOnlineStore(server.url))

@@ -18,6 +18,8 @@ from features.stores import OnlineStore, Publication
 from features.times import UTC_US
 from infra.storage.lmdb_store import LmdbOnlineStore
 from infra.storage.memory_store import MemoryOnlineStore
+from infra.storage.redis_store import RedisOnlineStore
+from valkey_servers import ValkeyServer
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 WAFER = "wafer_aggregates/v1"
@@ -39,9 +41,22 @@ def lmdb() -> Iterator[OnlineStore]:
         store.close()
 
 
-@pytest.fixture(params=[memory, lmdb], ids=lambda backend: backend.__name__, scope="module")
+@pytest.fixture(params=[memory, lmdb, "valkey"], ids=["memory", "lmdb", "valkey"], scope="module")
 def backend(request):
-    return request.param
+    """What opens a store that holds nothing yet."""
+    if request.param != "valkey":
+        yield request.param
+        return
+    with ValkeyServer() as server, server.client() as client:
+
+        @contextmanager
+        def valkey() -> Iterator[OnlineStore]:
+            client.flushall()
+            store = RedisOnlineStore(server.url)
+            yield store
+            store.close()
+
+        yield valkey
 
 
 @pytest.fixture

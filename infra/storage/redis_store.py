@@ -1,0 +1,268 @@
+"""The online store for production: Redis or Valkey, shared by many machines."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+import polars as pl
+
+from features.errors import StorageError
+from features.stores import Key, OnlineRow, Publication
+from features.times import Clock, from_micros, micros, to_micros, utc_now
+from infra.storage import redis_layout as layout
+from infra.storage.codec import Column, Rows, TableCodec
+from infra.storage.keys import encode_key
+from infra.storage.merging import due
+from infra.storage.redis_layout import TableKeys
+from infra.storage.redis_server import Command, RedisServer, Talk
+
+_FEW = 1_000  # rows that are not worth a thread
+_MANY = 1_000  # keys of one MGET: other clients wait while it is answered
+_NEVER = b"never"  # where rows expired once and do not any more
+
+
+class _Table(NamedTuple):
+    """What a client knows of a table's format; ``digest`` tells it from every other one."""
+
+    digest: bytes
+    codec: TableCodec
+
+
+class _State(NamedTuple):
+    """Where a table stands; ``ttl`` is the least that any of its rows was written with."""
+
+    digest: bytes
+    watermark: int
+    ttl: bytes | None
+
+    def outlived_by(self, ttl: int | None) -> bool:
+        """Whether rows are gone, or will be, that a ttl (in µs) still asks for."""
+        return self.ttl not in (None, _NEVER) and (ttl is None or ttl > int(self.ttl or 0))
+
+    def shortened_by(self, ttl: int | None) -> bool:
+        """Whether rows written with a ttl (in µs) end before all that are there."""
+        return ttl is not None and (self.ttl in (None, _NEVER) or ttl < int(self.ttl or 0))
+
+
+class RedisOnlineStore:
+    """``features.stores.OnlineStore`` in a Redis or Valkey, named by ``url``; see docs/online.md for its forms.
+
+    Each row is merged by a script in the server, so whoever syncs and pushes at once, the greatest order
+    stays. A write as a whole is not one transaction: its rows become visible batch by batch (while a sync
+    that is not atomic is open, either answer is right), and then the watermark moves together with the
+    publication, in a script that looks at the watermark again. What is killed before that is repeated by
+    the next sync, to which rows that are there already are nothing new; of two syncs at once, each plan
+    is published by one. Likewise the stamp of a push moves after its rows.
+
+    ``ttl_of`` says how long rows of a table are kept: until event_timestamp + ttl, then the server forgets
+    them. Raising a ttl makes the watermark 0 until everything was synced again. ``clock`` is what lives are
+    reckoned by. ``namespace`` keeps stores apart that share a server. Raises SettingsError for a URL that
+    cannot be used, StorageError where the server cannot be asked; it connects when first asked.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        namespace: str = "featurefab",
+        ttl_of: Callable[[str], timedelta | None] = lambda _: None,
+        target: str = "redis",
+        clock: Clock = utc_now,
+    ) -> None:
+        self.target = target
+        self._server = RedisServer(url)
+        self._namespace = namespace
+        self._ttl_of = ttl_of
+        self._clock = clock
+        self._keys: dict[str, TableKeys] = {}
+        self._tables: dict[str, _Table] = {}
+
+    def __repr__(self) -> str:
+        return f"RedisOnlineStore({self._server.shown!r}, namespace={self._namespace!r})"
+
+    def write(self, table_id: str, keys: Sequence[str], rows: pl.DataFrame, publication: Publication) -> int:
+        """Merge rows by their order, then move the watermark and keep the publication; returns how many won."""
+        ready, ttl = Rows(rows, keys), self._ttl(table_id)
+        with self._server.talk(f"a sync of {table_id!r}") as talk:
+            state = self._state(table_id, talk)
+            raised = state.outlived_by(ttl)
+            entry = due(publication, table_id, 0 if raised else state.watermark, self.target)
+            if entry is None:
+                return 0
+            won = self._absorb(talk, table_id, ready, state)
+            kept = ("" if not raised else _NEVER if ttl is None else ttl,)
+            self._publish(talk, entry, kept)
+            return won
+
+    def push(self, table_id: str, keys: Sequence[str], rows: pl.DataFrame, through: datetime) -> int:
+        """Merge pushed rows by their order, then note up to which stamp pushes are here; returns how many won."""
+        ready, stamp = Rows(rows, keys), to_micros(through).to_bytes(8, "big")
+        with self._server.talk(f"a push to {table_id!r}") as talk:
+            won = self._absorb(talk, table_id, ready, self._state(table_id, talk))
+            talk([("EVAL", layout.NOTE_PUSH, 1, self._of(table_id).about, stamp)])
+            return won
+
+    def pushed(self, table_id: str) -> datetime | None:
+        """The stamp up to which pushes are here; None for no push at all."""
+        (stamp,) = self._read(table_id, [("HGET", self._of(table_id).about, "pushed")])
+        return None if stamp is None else from_micros(int.from_bytes(stamp, "big"))
+
+    def read(self, table_id: str, keys: Sequence[Key]) -> list[OnlineRow | None]:
+        """The rows of some entities, in order; None where there is none, it expired, or a key value is null."""
+        encoded = [encode_key(key) for key in keys]
+        asked = [(at, key) for at, key in enumerate(encoded) if key is not None]
+        groups = self._together(asked)
+        here = self._of(table_id)
+        commands: list[Command] = [("MGET", *(here.row(key) for _, key in group)) for group in groups]
+        # After the rows, so that it knows the format of each: a format is kept before the first row in it.
+        commands.append(("HGET", here.about, "digest"))
+        *replies, digest = self._server.read(f"a read of {table_id!r}", commands)
+        found: list[bytes | None] = [None] * len(encoded)
+        for group, values in zip(groups, replies, strict=True):
+            for (at, _), value in zip(group, values, strict=True):
+                found[at] = value
+        if digest is None or not any(found):
+            return [None] * len(encoded)
+        return self._decoded(table_id, found, digest)
+
+    def watermark(self, table_id: str) -> int:
+        """The last plan that was published; 0 for none, or where a raised ttl asks for all rows again."""
+        state = self._state(table_id, lambda commands: self._read(table_id, commands))
+        return 0 if state.outlived_by(self._ttl(table_id)) else state.watermark
+
+    def publications(self, table_id: str) -> list[Publication]:
+        """Every publication kept with the data, oldest first."""
+        (kept,) = self._read(table_id, [("LRANGE", self._of(table_id).published, 0, -1)])
+        entries = [map(int, entry.split()) for entry in kept]
+        return [Publication(table_id, after, plan, from_micros(at)) for after, plan, at in entries]
+
+    def count(self, table_id: str) -> int:
+        """How many entities the group has here, deleted ones not counted.
+
+        Exact where rows do not expire. Where they do, up to a 128th of the ttl passes (a second, if that
+        is more) until a row that expired is no longer counted, and an entity that comes back within that
+        time counts twice.
+        """
+        counts, now = self._of(table_id).counts, to_micros(self._clock()) // 1_000_000
+        commands: list[Command] = [("HGETALL", key) for key in counts]
+        total, passed = 0, list[Command]()
+        for key, reply in zip(counts, self._read(table_id, commands), strict=True):
+            ends = dict(zip(map(int, reply[::2]), map(int, reply[1::2]), strict=True))
+            total += sum(count for end, count in ends.items() if not 0 < end <= now)
+            if gone := [end for end in ends if 0 < end <= now]:
+                passed.append(("HDEL", key, *gone))
+        if passed:
+            with self._server.talk(f"a count of {table_id!r}") as talk:
+                talk(passed)
+        return total
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._server.close()
+
+    def _of(self, table_id: str) -> TableKeys:
+        known = self._keys.get(table_id)
+        if known is None:
+            known = self._keys[table_id] = TableKeys(self._namespace, table_id)
+        return known
+
+    def _ttl(self, table_id: str) -> int | None:
+        ttl = self._ttl_of(table_id)
+        return None if ttl is None else micros(ttl)
+
+    def _read(self, table_id: str, commands: Sequence[Command]) -> list[Any]:
+        """What only a primary is asked: a replica may lag behind."""
+        return self._server.read(f"a read of {table_id!r}", commands, newest=True)
+
+    def _together(self, asked: list[tuple[int, bytes]]) -> list[list[tuple[int, bytes]]]:
+        """Keys that one MGET may ask for: all of them, but in a cluster those of one bucket."""
+        if not self._server.clustered:
+            return [asked[start : start + _MANY] for start in range(0, len(asked), _MANY)]
+        groups: dict[int, list[tuple[int, bytes]]] = {}
+        for at, key in asked:
+            groups.setdefault(layout.bucket_of(key), []).append((at, key))
+        return list(groups.values())
+
+    def _decoded(self, table_id: str, found: Sequence[bytes | None], digest: bytes) -> list[OnlineRow | None]:
+        table = self._tables.get(table_id)
+        if table is None or table.digest != digest:
+            table = self._fetch(table_id)
+        try:
+            return [None if value is None else table.codec.decode(value[layout.HEADER :]) for value in found]
+        except StorageError:
+            newest = self._fetch(table_id)  # a replica may have sent rows newer than what it knows of the table
+            if newest.digest == table.digest:
+                raise
+            return [None if value is None else newest.codec.decode(value[layout.HEADER :]) for value in found]
+
+    def _state(self, table_id: str, talk: Talk) -> _State:
+        (found,) = talk([("HMGET", self._of(table_id).about, "digest", "watermark", "ttl")])
+        digest, watermark, ttl = found
+        return _State(digest or b"", int(watermark or 0), ttl)
+
+    def _fetch(self, table_id: str, talk: Talk | None = None) -> _Table:
+        """The table's format as the server has it, from now on known."""
+        ask: Talk = talk or (lambda commands: self._read(table_id, commands))
+        (found,) = ask([("HMGET", self._of(table_id).about, "format", "digest", "codec")])
+        version, digest, raw = found
+        if version is not None and int(version) != layout.FORMAT:
+            remedy = "update featurefab, or choose another namespace and sync in full"
+            raise StorageError(f"online store {self._server.shown}: written by another version's format: {remedy}")
+        table = _Table(digest or b"", TableCodec.unpack(raw) if raw else TableCodec())
+        self._tables[table_id] = table
+        return table
+
+    def _schema(self, talk: Talk, table_id: str, columns: Sequence[Column], digest: bytes) -> int:
+        """The number of a row format, made known to the server first."""
+        table = self._tables.get(table_id)
+        while True:
+            if table is None or table.digest != digest:
+                table = self._fetch(table_id, talk)
+            codec, number = table.codec.including(columns)
+            if codec is table.codec:
+                return number
+            raw = codec.pack()
+            new = hashlib.blake2b(raw, digest_size=8).digest()
+            learn = ("EVAL", layout.LEARN, 1, self._of(table_id).about, table.digest, layout.FORMAT, new, raw)
+            if talk([learn]) == [1]:
+                self._tables[table_id] = _Table(new, codec)
+                return number
+            table = None  # another client was faster
+
+    def _absorb(self, talk: Talk, table_id: str, ready: Rows, state: _State) -> int:
+        """Merge rows in the server; returns how many won."""
+        if not len(ready):
+            return 0
+        keys, ttl = self._of(table_id), self._ttl(table_id)
+        schema = self._schema(talk, table_id, ready.columns, state.digest)
+        if state.shortened_by(ttl):
+            talk([("HSET", keys.about, "ttl", ttl)])
+        life = layout.Life(ttl, to_micros(self._clock()))
+        batches = (keys.absorb(batch, life) for batch in ready.batches(schema))
+        return sum(sum(replies) for replies in _answered(talk, batches, threaded=len(ready) > _FEW))
+
+    def _publish(self, talk: Talk, entry: Publication, ttl: tuple[Any]) -> None:
+        keys = self._of(entry.table_id)
+        facts = (entry.after, entry.plan, to_micros(entry.published_at), *ttl)
+        if talk([("EVAL", layout.PUBLISH, 2, keys.about, keys.published, *facts)]) == [-1]:
+            what = f"{entry.table_id!r} was reset there while it was synced"
+            raise StorageError(f"online store {self._server.shown}: {what}: sync again")
+
+
+def _answered(talk: Talk, batches: Iterable[list[Command]], *, threaded: bool) -> Iterator[list[Any]]:
+    """The replies to each batch; while the server works on one, the next is made."""
+    if not threaded:
+        yield from map(talk, batches)
+        return
+    with ThreadPoolExecutor(1) as worker:
+        pending = None
+        for commands in batches:
+            if pending is not None:
+                yield pending.result()
+            pending = worker.submit(talk, commands)
+        if pending is not None:
+            yield pending.result()
