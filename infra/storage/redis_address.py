@@ -63,22 +63,18 @@ service='', read_replicas=False)
             raise SettingsError(f"Redis URL {shown}: name the service after the sentinels, like /mymaster")
         if local and (places or len(path) < 2):
             raise SettingsError(f"Redis URL {shown}: write the socket's whole path, like unix:///run/valkey.sock")
-        options = _common(shown, given) | ({"ssl": True} if tls else {})
-        sentinel = {**options, **{name: value for name, value in _who(given, "sentinel_").items() if value}}
-        options |= {name: given[name] for name in _TLS if name in given}
+        hosts = [] if local else _hosts(shown, places, _PORTS[kind])
+        options = _timeouts(shown, given)
+        if tls:
+            options |= {"ssl": True} | {name: given[name] for name in _TLS if name in given}
+        elif certificates := [name for name in _TLS if name in given]:
+            raise SettingsError(f"Redis URL {shown}: {certificates[0]} is about TLS: write rediss instead of redis")
+        sentinel = options | _who(given.get("sentinel_username", ""), given.get("sentinel_password", ""))
         username, _, password = user_info.partition(":")
-        options |= {k: unquote(v) for k, v in (("username", username), ("password", password)) if v}
-        options |= {"unix_socket_path": path} if local else {}
-        options |= _database(shown, kind, given, path)
-        return cls(
-            shown,
-            kind,
-            [] if local else _hosts(shown, places, _PORTS[kind]),
-            service,
-            _read_replicas(shown, kind, given),
-            options,
-            sentinel,
-        )
+        options |= _who(unquote(username), unquote(password)) | _database(shown, kind, given, path)
+        if local:
+            options["unix_socket_path"] = path
+        return cls(shown, kind, hosts, service, _read_replicas(shown, kind, given), options, sentinel)
 
 
 def _parameters(shown: str, query: str) -> dict[str, str]:
@@ -88,7 +84,7 @@ def _parameters(shown: str, query: str) -> dict[str, str]:
     return given
 
 
-def _common(shown: str, given: dict[str, str]) -> dict[str, Any]:
+def _timeouts(shown: str, given: dict[str, str]) -> dict[str, Any]:
     try:
         seconds = float(given.get("timeout", "5"))
     except ValueError:
@@ -98,8 +94,8 @@ def _common(shown: str, given: dict[str, str]) -> dict[str, Any]:
     return {"socket_timeout": seconds, "socket_connect_timeout": seconds}
 
 
-def _who(given: dict[str, str], prefix: str) -> dict[str, str]:
-    return {name: given.get(prefix + name, "") for name in ("username", "password")}
+def _who(username: str, password: str) -> dict[str, str]:
+    return {name: value for name, value in (("username", username), ("password", password)) if value}
 
 
 def _database(shown: str, kind: Kind, given: dict[str, str], path: str) -> dict[str, int]:
