@@ -91,8 +91,14 @@ class Settings(BaseSettings):
     storage_options: dict[str, SecretStr] = {}
     """Credentials and options for ``lake_url``, as Delta takes them; in a variable: a JSON object."""
 
-    online: Literal["lmdb"] = "lmdb"
-    """Which online store serves features: "lmdb", a memory-mapped file in the home."""
+    online: Literal["lmdb", "redis"] = "lmdb"
+    """Which online store serves features: "lmdb", a memory-mapped file in the home, or "redis", a server."""
+
+    redis_url: SecretStr | None = None
+    """The Redis or Valkey of online="redis", such as "redis://user:password@host:6379/0"."""
+
+    redis_namespace: Annotated[str, Field(min_length=1)] = "featurefab"
+    """What the keys in Redis begin with: homes that share a server need one each."""
 
     mlflow_tracking_uri: Url | None = Field(default=None, repr=False)
     """An MLflow server or database; unset: SQLite in the home."""
@@ -329,7 +335,7 @@ def _explain(error: ValidationError, origins: Mapping[str, str]) -> str:
     """The first problem of several, in one line, without repeating a secret."""
     problem = error.errors(include_url=False)[0]
     name = str(problem["loc"][0])
-    value = _MASK if name == "storage_options" else _shown(problem["input"])
+    value = _MASK if name in ("storage_options", "redis_url") else _shown(problem["input"])
     reason = problem["msg"].removeprefix("Value error, ")
     return f"setting {name!r} from {origins.get(name, 'default')} is {value!r}: {reason}"
 

@@ -15,6 +15,8 @@ from features.stores import ModelVersion
 from features.times import as_utc
 from infra.catalog import feature_facts, source_facts
 from infra.ledger import Ledger
+from infra.settings import Settings
+from infra.storage.redis_address import RedisAddress
 from infra.wiring import Platform
 
 Rows = list[dict[str, Any]]
@@ -42,7 +44,7 @@ def _places(platform: Platform) -> Rows:
     places: dict[str, Path | str] = {
         "home": settings.home,
         "lake": settings.lake,
-        "online store": settings.online_path,
+        "online store": _online_place(settings),
         "tracking": settings.mlflow_tracking_uri or settings.mlflow_db,
         "models": settings.mlflow_artifacts,
         "flow runs": settings.prefect_home,
@@ -50,6 +52,12 @@ def _places(platform: Platform) -> Rows:
         "landing": settings.landing,
     }
     return [{"what": what, "bytes": _size(place), "path": str(place)} for what, place in places.items()]
+
+
+def _online_place(settings: Settings) -> Path | str:
+    if settings.online == "redis" and settings.redis_url is not None:
+        return RedisAddress.parse(settings.redis_url.get_secret_value()).shown
+    return settings.online_path
 
 
 def _size(place: Path | str) -> int | None:

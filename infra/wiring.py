@@ -23,6 +23,7 @@ from features.errors import SettingsError
 from features.feature_group import FeatureGroup
 from features.registry import Registry
 from features.store import FeatureStore
+from features.stores import OnlineStore
 from features.times import Clock, as_utc, utc_now
 from infra.code_version import code_version
 from infra.settings import Settings, load_settings
@@ -30,6 +31,7 @@ from infra.shadows import refuse_shadows
 from infra.storage.delta import DeltaLake
 from infra.storage.lmdb_store import LmdbOnlineStore
 from infra.storage.push_log import LmdbPushLog
+from infra.storage.redis_store import RedisOnlineStore
 from infra.tracking import MlflowTracker
 
 
@@ -78,7 +80,7 @@ def open_platform(
     settings = load_settings(home=None if home is None else Path(home), parallel=parallel)
     definitions = registry if isinstance(registry, Registry) else load_registry(registry or settings.registry)
     lake = DeltaLake(settings.lake, settings.storage_options_plain)
-    online = LmdbOnlineStore(settings.online_path)
+    online = open_online(settings, definitions, clock or utc_now)
     tracker = MlflowTracker(settings.mlflow_uri, settings.mlflow_artifacts)
     own = cache(partial(group_suites, settings.suites, definitions))  # read when something is pushed
     store = FeatureStore(
@@ -96,6 +98,17 @@ def open_platform(
         user=_user(),
     )
     return Platform(settings, store, lake, tracker)
+
+
+def open_online(settings: Settings, registry: Registry, clock: Clock) -> OnlineStore:
+    """The online store that the settings name; raises SettingsError for a Redis without a URL."""
+    if settings.online == "lmdb":
+        return LmdbOnlineStore(settings.online_path)
+    if settings.redis_url is None:
+        raise SettingsError("online is 'redis', but redis_url is not set: set FEATUREFAB_REDIS_URL")
+    ttls = {group.table_id: group.ttl_span for group in registry.groups.values()}
+    url, namespace = settings.redis_url.get_secret_value(), settings.redis_namespace
+    return RedisOnlineStore(url, namespace=namespace, ttl_of=ttls.get, clock=clock)
 
 
 def _user() -> str:

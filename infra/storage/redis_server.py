@@ -7,13 +7,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from importlib import import_module
 from typing import Any
-
-import redis
-from redis import exceptions
-from redis.backoff import NoBackoff
-from redis.cluster import ClusterNode, LoadBalancingStrategy, RedisCluster
-from redis.retry import Retry
 
 from features.errors import StorageError
 from infra.storage.redis_address import RedisAddress
@@ -25,18 +20,20 @@ Talk = Callable[[Sequence[Command]], list[Any]]
 """Sends commands in one go and returns their replies; raises the first error among them."""
 
 _PAUSES = (0.05, 0.25, None)  # seconds after a failed attempt to read; None: give up
-_REMEDIES: tuple[tuple[type[Exception], str], ...] = (
-    (exceptions.AuthenticationError, "check user and password in the URL"),
-    (exceptions.AuthorizationError, "check what this user may do"),
-    (exceptions.NoPermissionError, "check what this user may do"),
-    (exceptions.BusyLoadingError, "it is still loading its data: try again"),
-    (exceptions.OutOfMemoryError, "raise its maxmemory, or remove what else it holds"),
-    (exceptions.ReadOnlyError, "it is a replica: name the primary, or its sentinels"),
-    (exceptions.MovedError, "it is part of a cluster: write redis+cluster:// before its host"),
-    (exceptions.ConnectionError, "check that it runs and can be reached from here"),
-    (exceptions.TimeoutError, "check that it runs and can be reached from here, or raise timeout= in the URL"),
-    (OSError, "check that it runs and can be reached from here"),
-)
+_REACH = "check that it runs and can be reached from here"
+_REMEDIES = {
+    "AuthenticationError": "check user and password in the URL",
+    "AuthorizationError": "check what this user may do",
+    "NoPermissionError": "check what this user may do",
+    "BusyLoadingError": "it is still loading its data: try again",
+    "OutOfMemoryError": "raise its maxmemory, or remove what else it holds",
+    "ReadOnlyError": "it is a replica: name the primary, or its sentinels",
+    "MovedError": "it is part of a cluster: write redis+cluster:// before its host",
+    "ConnectionError": _REACH,
+    "TimeoutError": f"{_REACH}, or raise timeout= in the URL",
+    "OSError": _REACH,
+}
+"""What to do, by the name of the nearest class of an error."""
 
 
 class RedisServer:
@@ -50,6 +47,9 @@ class RedisServer:
         self._address = RedisAddress.parse(url)
         self.shown = self._address.shown
         self.clustered = self._address.kind == "cluster"
+        # Here, since it takes as long as half of what a home on LMDB imports.
+        self._redis: Any = import_module("redis")
+        self._errors = (self._redis.RedisError, OSError)
         self._lock = threading.Lock()
         self._clients: dict[bool, Any] | None = {}
 
@@ -63,8 +63,8 @@ class RedisServer:
             try:
                 with self._conversation(replicas=replicas) as talk:
                     return talk(commands)
-            except (redis.RedisError, OSError) as error:
-                if pause is None or not _passing(error):
+            except self._errors as error:
+                if pause is None or not self._passing(error):
                     raise self._error(doing, error) from error
                 time.sleep(pause)
         raise AssertionError("the last attempt returns or raises")
@@ -79,7 +79,7 @@ class RedisServer:
         try:
             with self._conversation(replicas=False) as talk:
                 yield talk
-        except (redis.RedisError, OSError) as error:
+        except self._errors as error:
             raise self._error(doing, error) from error
 
     def close(self) -> None:
@@ -93,12 +93,12 @@ class RedisServer:
     def _conversation(self, *, replicas: bool) -> Iterator[Talk]:
         client = self._client(replicas=replicas)
         if self.clustered:
-            yield partial(_ask_cluster, client)
+            yield partial(self._ask_cluster, client)
             return
         pool = client.connection_pool
         connection = pool.get_connection()
         try:
-            yield partial(_ask, connection)
+            yield partial(self._ask, connection)
         except BaseException:
             connection.disconnect()  # there may be replies that nobody read
             raise
@@ -110,55 +110,51 @@ class RedisServer:
             if self._clients is None:
                 raise StorageError(f"the online store {self.shown} is closed: open it again")
             if replicas not in self._clients:
-                self._clients[replicas] = _connect(self._address, replicas=replicas)
+                self._clients[replicas] = self._connect(replicas=replicas)
             return self._clients[replicas]
 
     def _error(self, doing: str, error: Exception) -> StorageError:
-        remedy = next((text for kind, text in _REMEDIES if isinstance(error, kind)), "look into the server's log")
+        known = [_REMEDIES[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in _REMEDIES]
+        remedy = known[0] if known else "look into the server's log"
         return StorageError(f"online store {self.shown}: {doing} failed ({error}): {remedy}")
 
+    def _passing(self, error: Exception) -> bool:
+        """Whether it may go better in a moment."""
+        refused = isinstance(error, (self._redis.AuthenticationError, self._redis.exceptions.AuthorizationError))
+        return isinstance(error, (self._redis.ConnectionError, self._redis.TimeoutError, OSError)) and not refused
 
-def _passing(error: Exception) -> bool:
-    """Whether it may go better in a moment."""
-    refused = isinstance(error, exceptions.AuthenticationError | exceptions.AuthorizationError)
-    return isinstance(error, exceptions.ConnectionError | exceptions.TimeoutError | OSError) and not refused
+    def _connect(self, *, replicas: bool) -> Any:
+        """A client; of a cluster or of sentinels, it knows the primaries from then on."""
+        address, redis = self._address, self._redis
+        options = address.options | {"protocol": 2}
+        once = redis.retry.Retry(redis.backoff.NoBackoff(), 0)
+        if address.kind == "cluster":
+            nodes = [redis.cluster.ClusterNode(host, port) for host, port in address.hosts]
+            spread = redis.cluster.LoadBalancingStrategy.ROUND_ROBIN if replicas else None
+            return redis.RedisCluster(startup_nodes=nodes, load_balancing_strategy=spread, **options)
+        if address.kind == "sentinel":
+            sentinel = redis.Sentinel(address.hosts, sentinel_kwargs=address.sentinel_options | {"retry": once})
+            find = sentinel.slave_for if replicas else sentinel.master_for
+            return find(address.service, redis_class=redis.Redis, retry=once, **options)
+        for host, port in address.hosts:
+            options |= {"host": host, "port": port}
+        return redis.Redis(retry=once, **options)
 
+    def _ask(self, connection: Any, commands: Sequence[Command]) -> list[Any]:
+        connection.send_packed_command(connection.pack_commands(commands))
+        return _sound([self._reply(connection) for _ in commands])
 
-def _connect(address: RedisAddress, *, replicas: bool) -> Any:
-    """A client; of a cluster or of sentinels, it knows the primaries from then on."""
-    options = address.options | {"protocol": 2}
-    once = Retry(NoBackoff(), 0)
-    if address.kind == "cluster":
-        nodes = [ClusterNode(host, port) for host, port in address.hosts]  # type: ignore[no-untyped-call]
-        spread = LoadBalancingStrategy.ROUND_ROBIN if replicas else None
-        return RedisCluster(startup_nodes=nodes, load_balancing_strategy=spread, **options)
-    if address.kind == "sentinel":
-        asked = address.sentinel_options | {"retry": once}
-        sentinel: Any = redis.Sentinel(address.hosts, sentinel_kwargs=asked)  # type: ignore[no-untyped-call]
-        find = sentinel.slave_for if replicas else sentinel.master_for
-        return find(address.service, redis_class=redis.Redis, retry=once, **options)
-    for host, port in address.hosts:
-        options |= {"host": host, "port": port}
-    return redis.Redis(retry=once, **options)
+    def _reply(self, connection: Any) -> Any:
+        try:
+            return connection.read_response()
+        except self._redis.ResponseError as error:  # the replies after it still have to be read
+            return error
 
-
-def _ask(connection: Any, commands: Sequence[Command]) -> list[Any]:
-    connection.send_packed_command(connection.pack_commands(commands))
-    return _sound([_reply(connection) for _ in commands])
-
-
-def _reply(connection: Any) -> Any:
-    try:
-        return connection.read_response()
-    except exceptions.ResponseError as error:  # the replies after it still have to be read
-        return error
-
-
-def _ask_cluster(cluster: Any, commands: Sequence[Command]) -> list[Any]:
-    with cluster.pipeline() as pipeline:
-        for command in commands:
-            pipeline.execute_command(*command)
-        return _sound(pipeline.execute(raise_on_error=False))
+    def _ask_cluster(self, cluster: Any, commands: Sequence[Command]) -> list[Any]:
+        with cluster.pipeline() as pipeline:
+            for command in commands:
+                pipeline.execute_command(*command)
+            return _sound(pipeline.execute(raise_on_error=False))
 
 
 def _sound(replies: list[Any]) -> list[Any]:

@@ -71,6 +71,7 @@ def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> N
 def test_secrets_are_masked_wherever_they_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FEATUREFAB_LAKE_URL", "s3://hidden1:hidden2@bucket/lake?region=north&session_token=hidden3&x=1")
     monkeypatch.setenv("FEATUREFAB_STORAGE_OPTIONS", '{"AWS_SECRET_ACCESS_KEY": "hidden4"}')
+    monkeypatch.setenv("FEATUREFAB_REDIS_URL", "redis://:hidden5@cache")
     settings = load_settings()
 
     assert "hidden" not in f"{origins(settings)} {settings!r} {settings}"
