@@ -81,6 +81,21 @@ KEYS: the bucket's counts, then rows of that bucket. ARGV: a row each, then, whe
 lives in ms. A row of equal order is the same row: it gets the new life and stays otherwise.
 """
 
+COUNT = """
+local total, now, passed = 0, tonumber(ARGV[1]), tonumber(redis.call('TIME')[1])
+local counts = redis.call('HGETALL', KEYS[1])
+for i = 1, #counts, 2 do
+  local ends = tonumber(counts[i])
+  if ends == 0 or ends > now then
+    total = total + tonumber(counts[i + 1])
+  elseif ends <= passed then
+    redis.call('HDEL', KEYS[1], counts[i])
+  end
+end
+return total
+"""
+"""How many rows of a bucket are there at the second ARGV[1]; forgets counts that passed by the server's clock too."""
+
 LEARN = """
 if (redis.call('HGET', KEYS[1], 'digest') or '') ~= ARGV[1] then return 0 end
 redis.call('HSET', KEYS[1], 'format', ARGV[2], 'digest', ARGV[3], 'codec', ARGV[4])
@@ -159,7 +174,10 @@ class TableKeys:
 
     @property
     def counts(self) -> list[bytes]:
-        """Of each bucket, the key of its counts; no row's key goes on with a letter."""
+        """Of each bucket, where its rows are counted by the second in which they end; 0: never.
+
+        No row's key goes on with a letter.
+        """
         return [bucket + b"n" for bucket in self._buckets]
 
     def row(self, key: bytes) -> bytes:

@@ -32,6 +32,7 @@ _REMEDIES = {
     "ConnectionError": _REACH,
     "TimeoutError": f"{_REACH}, or raise timeout= in the URL",
     "OSError": _REACH,
+    "RedisClusterException": _REACH,
 }
 """What to do, by the name of the nearest class of an error."""
 
@@ -49,7 +50,7 @@ class RedisServer:
         self.clustered = self._address.kind == "cluster"
         # Here, since it takes as long as half of what a home on LMDB imports.
         self._redis: Any = import_module("redis")
-        self._errors = (self._redis.RedisError, OSError)
+        self._errors = (self._redis.RedisError, self._redis.RedisClusterException, OSError)
         self._lock = threading.Lock()
         self._clients: dict[bool, Any] | None = {}
 

@@ -147,18 +147,9 @@ class RedisOnlineStore:
         is more) until a row that expired is no longer counted, and an entity that comes back within that
         time counts twice.
         """
-        counts, now = self._of(table_id).counts, to_micros(self._clock()) // 1_000_000
-        commands: list[Command] = [("HGETALL", key) for key in counts]
-        total, passed = 0, list[Command]()
-        for key, reply in zip(counts, self._read(table_id, commands), strict=True):
-            ends = dict(zip(map(int, reply[::2]), map(int, reply[1::2]), strict=True))
-            total += sum(count for end, count in ends.items() if not 0 < end <= now)
-            if gone := [end for end in ends if 0 < end <= now]:
-                passed.append(("HDEL", key, *gone))
-        if passed:
-            with self._server.talk(f"a count of {table_id!r}") as talk:
-                talk(passed)
-        return total
+        now = to_micros(self._clock()) // 1_000_000
+        commands: list[Command] = [("EVAL", layout.COUNT, 1, key, now) for key in self._of(table_id).counts]
+        return sum(self._read(table_id, commands))
 
     def close(self) -> None:
         """Close the connections."""
