@@ -48,7 +48,8 @@ class ValkeyServer:
     def start(self) -> None:
         place = ["--port", str(self.port), "--bind", "127.0.0.1"]
         place += [] if self.port else ["--unixsocket", f"{self.folder}/s"]
-        command = [SERVER, *place, "--dir", str(self.folder), "--save", "", "--loglevel", "warning", *self._options]
+        command = [SERVER, *place, "--dir", str(self.folder), "--save", "", "--loglevel", "warning"]
+        command += ["--repl-diskless-sync-delay", "0", *self._options]
         if self._sentinel:
             (self.folder / "sentinel.conf").write_text(f"port {self.port}\nbind 127.0.0.1\n{self._sentinel}\n")
             command = [SERVER, str(self.folder / "sentinel.conf"), "--sentinel"]
@@ -71,8 +72,8 @@ class ValkeyServer:
 
 
 def until(answer) -> None:
-    """Ask again and again, for ten seconds at most, until the answer is true and not a server's error."""
-    end = time.monotonic() + 10
+    """Ask again and again, for a minute at most, until the answer is true and not a server's error."""
+    end = time.monotonic() + 60
     while True:
         try:
             if answer():
@@ -80,7 +81,7 @@ def until(answer) -> None:
         except redis.RedisError:
             if time.monotonic() > end:
                 raise
-        assert time.monotonic() < end, "it did not become true within ten seconds"
+        assert time.monotonic() < end, "it did not become true within a minute"
         time.sleep(0.01)
 
 

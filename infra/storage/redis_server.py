@@ -29,6 +29,8 @@ _REMEDIES = {
     "OutOfMemoryError": "raise its maxmemory, or remove what else it holds",
     "ReadOnlyError": "it is a replica: name the primary, or its sentinels",
     "MovedError": "it is part of a cluster: write redis+cluster:// before its host",
+    "TryAgainError": "some of its keys are on their way to another node: try again",
+    "ClusterDownError": "some of its nodes are away: start them, or let it fail over",
     "ConnectionError": _REACH,
     "TimeoutError": f"{_REACH}, or raise timeout= in the URL",
     "OSError": _REACH,
