@@ -8,12 +8,12 @@ one more.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from struct import Struct
 from typing import NamedTuple
 from urllib.parse import quote
+from zlib import crc32
 
 from infra.storage.codec import Batch
 from infra.storage.redis_server import Command
@@ -43,9 +43,10 @@ local function count(ends, deleted, by)
 end
 for i = 1, rows do
   local old, new, life = found[i], ARGV[i], ARGV[rows + i]
-  local a, b, c, d, e, ends, deleted = struct.unpack(header, new)
+  local ends, deleted = struct.unpack('>I4B', new, 21)
   local write = true
   if old then
+    local a, b, c, d, e = struct.unpack(header, new)
     local p, q, r, s, t, ended, was_deleted = struct.unpack(header, old)
     local by = a ~= p and a - p or b ~= q and b - q or c ~= r and c - r or d ~= s and d - s or e - t
     if by > 0 then
@@ -202,7 +203,7 @@ class TableKeys:
                 if left is None:
                     continue
                 end = life.end(left)
-            bucket = bucket_of(key)
+            bucket = crc32(key) % BUCKETS
             packed = found.get(bucket)
             if packed is None:
                 packed = found[bucket] = _Packed([], [], [])
@@ -215,7 +216,7 @@ class TableKeys:
 
 def bucket_of(key: bytes) -> int:
     """In which bucket an entity's row lies."""
-    return zlib.crc32(key) % BUCKETS
+    return crc32(key) % BUCKETS
 
 
 def _parts(packed: _Packed) -> Iterator[tuple[Sequence[bytes], Sequence[bytes], Sequence[int]]]:
