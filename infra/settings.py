@@ -94,6 +94,9 @@ class Settings(BaseSettings):
     online: Literal["lmdb", "redis"] = "lmdb"
     """Which online store serves features: "lmdb", a memory-mapped file in the home, or "redis", a server."""
 
+    online_target: Annotated[str, Field(pattern=r"^\w[\w.-]*$")] | None = None
+    """The name under which the publish log keeps what went online; unset: "lmdb" or "redis", as ``online`` says."""
+
     redis_url: SecretStr | None = None
     """The Redis or Valkey of online="redis", such as "redis://user:password@host:6379/0"."""
 

@@ -102,13 +102,14 @@ def open_platform(
 
 def open_online(settings: Settings, registry: Registry, clock: Clock) -> OnlineStore:
     """The online store that the settings name; raises SettingsError for a Redis without a URL."""
+    target = settings.online_target or settings.online
     if settings.online == "lmdb":
-        return LmdbOnlineStore(settings.online_path)
+        return LmdbOnlineStore(settings.online_path, target)
     if settings.redis_url is None:
         raise SettingsError("online is 'redis', but redis_url is not set: set FEATUREFAB_REDIS_URL")
     ttls = {group.table_id: group.ttl_span for group in registry.groups.values()}
     url, namespace = settings.redis_url.get_secret_value(), settings.redis_namespace
-    return RedisOnlineStore(url, namespace=namespace, ttl_of=ttls.get, clock=clock)
+    return RedisOnlineStore(url, namespace=namespace, ttl_of=ttls.get, target=target, clock=clock)
 
 
 def _user() -> str:

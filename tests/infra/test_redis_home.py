@@ -64,6 +64,18 @@ class Story:
         told = [cards.to_dict(), cards.statuses, places.to_dict(), places.statuses]
         return [{k: [NOT_FOUND if v == "OUTSIDE_MAX_AGE" else v for v in vs] for k, vs in t.items()} for t in told]
 
+    def histories(self):
+        """What was answered six hours apart, in both histories."""
+        hours = range(0, 11 * 24, 6)
+        rows = [(card, T0 + hour * HOUR) for card in (1, 2, 3) for hour in hours]
+        asked = pl.DataFrame(rows, {"card_id": pl.Int64, "event_timestamp": UTC_US}, orient="row")
+        told = [
+            self.store.get_historical_features(asked, REFS, history=history).to_polars()["amount_last"].to_list()
+            for history in ("as_served", "backfilled")
+        ]
+        assert all(any(value is not None for value in values) for values in told)
+        return told
+
     def agrees(self):
         return {found.group: (found.entities > 0, found.agreement) for found in check_parity(self.store)}
 
@@ -115,14 +127,17 @@ def test_a_home_that_changes_over_has_everything_after_its_first_sync(tmp_path, 
     monkeypatch.setenv("FEATUREFAB_ONLINE", "lmdb")
     home = Story(tmp_path)
     story(home)
-    before, now = home.answers(), home.now
+    before, histories, now = home.answers(), home.histories(), home.now
     home.store.close()
     monkeypatch.setenv("FEATUREFAB_ONLINE", "redis")
+    monkeypatch.setenv("FEATUREFAB_ONLINE_TARGET", "lmdb")
     home = Story(tmp_path)
     home.now = now
+    home.store.write_source(payments, rows_of((9, "z", 9, 9.0, T0)))  # so that there is something new to publish
     assert {s for answer in home.answers()[1::2] for found in answer.values() for s in found} == {NOT_FOUND}
     home.run()
     assert home.answers() == before
+    assert home.histories() == histories
     assert home.agrees() == AGREEMENT
     assert {entry["group"]: entry["online_plan"] for entry in status(home.platform)["groups"]} == {
         group.name: home.store.online.publications(group.table_id)[-1].plan for group in (spending, tills)
