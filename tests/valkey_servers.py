@@ -34,8 +34,13 @@ class ValkeyServer:
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
-    def url(self) -> str:
+    def place(self) -> str:
         return f"redis://127.0.0.1:{self.port}" if self.port else f"unix://{self.folder}/s"
+
+    @property
+    def url(self) -> str:
+        """With a timeout that a busy machine does not reach."""
+        return f"{self.place}?timeout=60"
 
     def __enter__(self) -> Self:
         self.start()
@@ -64,7 +69,7 @@ class ValkeyServer:
             self._process = None
 
     def client(self) -> redis.Redis:
-        return redis.Redis.from_url(self.url, protocol=2)
+        return redis.Redis.from_url(self.place, protocol=2)
 
     def wait(self) -> None:
         with self.client() as client:

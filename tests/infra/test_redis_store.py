@@ -501,7 +501,7 @@ def test_a_server_that_dies_is_an_error_and_one_that_is_back_is_used_again():
             lambda: store.push(CARDS, ["card_id"], rows((1, 2.0)), NOON),
             lambda: store.write(CARDS, ["card_id"], rows((1, 2.0)), Publication(CARDS, 1, 2, NOON)),
         ):
-            with pytest.raises(StorageError, match=rf"online store {server.url}: .*check that it runs"):
+            with pytest.raises(StorageError, match=rf"online store {server.place}: .*check that it runs"):
                 call()
         server.start()
         assert (values(store, 1), store.watermark(CARDS)) == ([1.0], 1)

@@ -83,7 +83,7 @@ def url(nodes):
     for node in nodes[:3]:
         with node.client() as client:
             client.flushall()
-    return f"redis+cluster://{','.join(f'127.0.0.1:{node.port}' for node in nodes[:3])}?timeout=5"
+    return f"redis+cluster://{','.join(f'127.0.0.1:{node.port}' for node in nodes[:3])}?timeout=60"
 
 
 def test_rows_spread_over_a_cluster_and_are_all_found(url, nodes):
@@ -194,8 +194,8 @@ def watched() -> Iterator[tuple[ValkeyServer, ValkeyServer, ValkeyServer]]:
 
 def test_behind_a_sentinel_writes_follow_the_primary_and_reads_may_go_to_replicas():
     with watched() as (primary, replica, sentinel):
-        url = f"redis+sentinel://127.0.0.1:{sentinel.port}/main"
-        store, reader = RedisOnlineStore(url), RedisOnlineStore(f"{url}?replicas=read")
+        url = f"redis+sentinel://127.0.0.1:{sentinel.port}/main?timeout=60"
+        store, reader = RedisOnlineStore(url), RedisOnlineStore(f"{url}&replicas=read")
         assert store.write(CARDS, ["card_id"], rows(50, 1.0), Publication(CARDS, 0, 1, NOON)) == 50
         with primary.client() as one, replica.client() as other:
             until(lambda: _caught_up(one, other))
