@@ -52,7 +52,7 @@ for i = 1, rows do
     if by > 0 then
       won = won + 1
     elseif by == 0 and (life or ended ~= 0) then
-      new = string.sub(new, 1, 25) .. string.sub(old, 26)
+      new, deleted = string.sub(new, 1, 24) .. string.sub(old, 25), was_deleted
     else
       write = false
     end

@@ -94,8 +94,7 @@ class RedisOnlineStore:
             if entry is None:
                 return 0
             won = self._absorb(talk, table_id, ready, state)
-            kept = ("" if not raised else _NEVER if ttl is None else ttl,)
-            self._publish(talk, entry, kept)
+            self._publish(talk, entry, b"" if not raised else _NEVER if ttl is None else b"%d" % ttl)
             return won
 
     def push(self, table_id: str, keys: Sequence[str], rows: pl.DataFrame, through: datetime) -> int:
@@ -236,9 +235,10 @@ class RedisOnlineStore:
         batches = (keys.absorb(batch, life) for batch in ready.batches(schema))
         return sum(sum(replies) for replies in _answered(talk, batches, threaded=len(ready) > _FEW))
 
-    def _publish(self, talk: Talk, entry: Publication, ttl: tuple[Any]) -> None:
+    def _publish(self, talk: Talk, entry: Publication, ttl: bytes) -> None:
+        """Move the watermark and keep the publication; ``ttl`` is what every row has now, empty: as before."""
         keys = self._of(entry.table_id)
-        facts = (entry.after, entry.plan, to_micros(entry.published_at), *ttl)
+        facts = (entry.after, entry.plan, to_micros(entry.published_at), ttl)
         if talk([("EVAL", layout.PUBLISH, 2, keys.about, keys.published, *facts)]) == [-1]:
             what = f"{entry.table_id!r} was reset there while it was synced"
             raise StorageError(f"online store {self._server.shown}: {what}: sync again")

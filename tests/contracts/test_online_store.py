@@ -1,7 +1,7 @@
 """What every online store promises: one test body, run over each backend."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -41,22 +41,28 @@ def lmdb() -> Iterator[OnlineStore]:
         store.close()
 
 
-@pytest.fixture(params=[memory, lmdb, "valkey"], ids=["memory", "lmdb", "valkey"], scope="module")
-def backend(request):
-    """What opens a store that holds nothing yet."""
-    if request.param != "valkey":
-        yield request.param
-        return
+@contextmanager
+def valkey(ttl: timedelta | None) -> Iterator[Callable[[], AbstractContextManager[OnlineStore]]]:
     with ValkeyServer() as server, server.client() as client:
 
         @contextmanager
-        def valkey() -> Iterator[OnlineStore]:
+        def empty() -> Iterator[OnlineStore]:
             client.flushall()
-            store = RedisOnlineStore(server.url)
+            store = RedisOnlineStore(server.url, ttl_of=lambda _: ttl)
             yield store
             store.close()
 
-        yield valkey
+        yield empty
+
+
+@pytest.fixture(params=["memory", "lmdb", "valkey", "valkey with rows that expire"], scope="module")
+def backend(request):
+    """What opens a store that holds nothing yet."""
+    if request.param in ("memory", "lmdb"):
+        yield memory if request.param == "memory" else lmdb
+    else:
+        with valkey(timedelta(days=999_999) if "expire" in request.param else None) as empty:
+            yield empty
 
 
 @pytest.fixture
