@@ -6,19 +6,21 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import polars as pl
 
 from features.errors import StorageError
-from features.stores import Key, OnlineRow, Publication
+from features.stores import Key, OnlineColumns, OnlineRow, Publication
 from features.times import Clock, from_micros, micros, to_micros, utc_now
 from infra.storage import redis_layout as layout
 from infra.storage.codec import Column, Rows, TableCodec
-from infra.storage.keys import encode_key
+from infra.storage.keys import encode_each
 from infra.storage.merging import due
 from infra.storage.redis_layout import TableKeys
 from infra.storage.redis_server import Command, RedisServer, Talk
+
+Found = TypeVar("Found")
 
 _FEW = 1_000  # rows that are not worth a thread
 _MANY = 1_000  # keys of one MGET: other clients wait while it is answered
@@ -112,21 +114,11 @@ class RedisOnlineStore:
 
     def read(self, table_id: str, keys: Sequence[Key]) -> list[OnlineRow | None]:
         """The rows of some entities, in order; None where there is none, it expired, or a key value is null."""
-        encoded = [encode_key(key) for key in keys]
-        asked = [(at, key) for at, key in enumerate(encoded) if key is not None]
-        groups = self._together(asked)
-        here = self._of(table_id)
-        commands: list[Command] = [("MGET", *(here.row(key) for _, key in group)) for group in groups]
-        # After the rows, so that it knows the format of each: a format is kept before the first row in it.
-        commands.append(("HGET", here.about, "digest"))
-        *replies, digest = self._server.read(f"a read of {table_id!r}", commands)
-        found: list[bytes | None] = [None] * len(encoded)
-        for group, values in zip(groups, replies, strict=True):
-            for (at, _), value in zip(group, values, strict=True):
-                found[at] = value
-        if digest is None or not any(found):
-            return [None] * len(encoded)
-        return self._decoded(table_id, found, digest)
+        return self._find(table_id, keys, _rows)
+
+    def read_columns(self, table_id: str, keys: Sequence[Key], features: Sequence[str]) -> OnlineColumns:
+        """Some features of some entities, in order: what ``read`` finds, without a row for each."""
+        return self._find(table_id, keys, lambda codec, rows: codec.decode_columns(rows, features))
 
     def watermark(self, table_id: str) -> int:
         """The last plan that was published; 0 for none, or where a raised ttl asks for all rows again."""
@@ -177,17 +169,33 @@ class RedisOnlineStore:
             groups.setdefault(layout.bucket_of(key), []).append((at, key))
         return list(groups.values())
 
-    def _decoded(self, table_id: str, found: Sequence[bytes | None], digest: bytes) -> list[OnlineRow | None]:
+    def _find(
+        self, table_id: str, keys: Sequence[Key], decode: Callable[[TableCodec, list[bytes | None]], Found]
+    ) -> Found:
+        """What ``decode`` makes of the rows of some entities, as they were encoded; None for one without."""
+        encoded = encode_each(keys)
+        groups = self._together([(at, key) for at, key in enumerate(encoded) if key is not None])
+        here = self._of(table_id)
+        commands: list[Command] = [("MGET", *(here.row(key) for _, key in group)) for group in groups]
+        # After the rows, so that it knows the format of each: a format is kept before the first row in it.
+        commands.append(("HGET", here.about, "digest"))
+        *replies, digest = self._server.read(f"a read of {table_id!r}", commands)
+        found: list[bytes | None] = [None] * len(encoded)
+        for group, values in zip(groups, replies, strict=True):
+            for (at, _), value in zip(group, values, strict=True):
+                found[at] = None if value is None else value[layout.HEADER :]
+        if digest is None or not any(found):
+            return decode(TableCodec(), [None] * len(encoded))
         table = self._tables.get(table_id)
         if table is None or table.digest != digest:
             table = self._fetch(table_id)
         try:
-            return [None if value is None else table.codec.decode(value[layout.HEADER :]) for value in found]
+            return decode(table.codec, found)
         except StorageError:
             newest = self._fetch(table_id)  # a replica may have sent rows newer than what it knows of the table
             if newest.digest == table.digest:
                 raise
-            return [None if value is None else newest.codec.decode(value[layout.HEADER :]) for value in found]
+            return decode(newest.codec, found)
 
     def _state(self, table_id: str, talk: Talk) -> _State:
         (found,) = talk([("HMGET", self._of(table_id).about, "digest", "watermark", "ttl")])
@@ -242,6 +250,10 @@ class RedisOnlineStore:
         if talk([("EVAL", layout.PUBLISH, 2, keys.about, keys.published, *facts)]) == [-1]:
             what = f"{entry.table_id!r} was reset there while it was synced"
             raise StorageError(f"online store {self._server.shown}: {what}: sync again")
+
+
+def _rows(codec: TableCodec, stored: Sequence[bytes | None]) -> list[OnlineRow | None]:
+    return [None if row is None else codec.decode(row) for row in stored]
 
 
 def _answered(talk: Talk, batches: Iterable[list[Command]], *, threaded: bool) -> Iterator[list[Any]]:
