@@ -5,7 +5,7 @@ Lines are aggregates only and go into Delta as they are. ``expectations.quality`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 
@@ -95,27 +95,59 @@ def measure_days(rows: pl.DataFrame, watch: Watch, days: Sequence[date]) -> pl.D
 
     Many days take little longer than one.
     """
-    watched = [column for column in watch.columns if column in rows.columns and _comparable(rows.schema[column])]
-    whole, named = pl.lit(""), watch.quantity
-    if named is None or not set(named.meta.root_names()) <= set(rows.columns):
-        named = whole
-    quantity = rows.with_columns(named.fill_null("").alias("quantity"))["quantity"]
-    scopes = [whole, *(pl.format("{}={}", pl.lit(c), pl.col(c)) for c in watch.cohorts if c in rows.columns)]
     parts = [pl.DataFrame(schema=LINE), _table_lines(rows, days)]
-    for scope in scopes if watched and not rows.is_empty() else []:
-        groups = _Groups.of(rows[EVENT_DATE], rows.with_columns(scope.alias("cohort"))["cohort"], quantity)
-        parts += [groups.named(_statistics(groups.codes, rows[column]), rows[column]) for column in watched]
+    if not rows.is_empty():
+        parts += _column_lines(rows, watch)
     found = pl.concat(parts, how="diagonal_relaxed").cast(pl.Schema(LINE))
     return found.sort("day", *KEY)
 
 
 def _table_lines(rows: pl.DataFrame, days: Sequence[date]) -> pl.DataFrame:
     """The line that counts a day's rows, of each day."""
-    counts = rows.group_by(pl.col(EVENT_DATE).alias("day")).agg(pl.len().alias("rows"))
+    counts = rows[EVENT_DATE].alias("day").value_counts(name="rows")
     asked = pl.DataFrame({"day": days}, schema={"day": pl.Date})
     named = [pl.lit("").alias(name) for name in KEY]
     lines = asked.join(counts, on="day", how="left").with_columns(pl.col("rows").fill_null(0).cast(pl.Int64), *named)
     return lines.with_columns(pl.lit(0).alias("nulls"), pl.lit(0).alias("nonfinite"))
+
+
+def _column_lines(rows: pl.DataFrame, watch: Watch) -> Iterator[pl.DataFrame]:
+    """The lines of each column, for all rows and for each cohort."""
+    columns = [rows[name] for name in watch.columns if name in rows.columns and _comparable(rows.schema[name])]
+    named = watch.quantity
+    if named is None or not set(named.meta.root_names()) <= set(rows.columns):
+        named = pl.lit("")
+    quantity = _Numbered.of(rows.with_columns(named.fill_null("").alias("quantity"))["quantity"])
+    day = _Numbered.of(rows[EVENT_DATE])
+    whole = _Groups.of(day, _Numbered(pl.Series([""]), pl.zeros(rows.height, pl.UInt32, eager=True)), quantity)
+    of_all = [_statistics(whole.codes, column) for column in columns]
+    yield from map(whole.named, of_all, columns)
+    for name in watch.cohorts:
+        if name in rows.columns:
+            groups = _Groups.of(day, _Numbered.of(rows[name].cast(pl.String), f"{name}="), quantity)
+            alike = groups.codes.equals(whole.codes)  # such as where there is one tester
+            found = of_all if alike else [_statistics(groups.codes, column) for column in columns]
+            yield from map(groups.named, found, columns)
+
+
+@dataclass(frozen=True)
+class _Numbered:
+    """The names in a column, and for each row the number of its name (null: it has none)."""
+
+    names: pl.Series
+    numbers: pl.Series
+
+    @classmethod
+    def of(cls, column: pl.Series, prefix: str = "") -> _Numbered:
+        """Number the values of a column; of text, a prefix makes names."""
+        names = column.drop_nulls().unique().sort()
+        if len(names) == 1 and not column.null_count():
+            numbers = pl.zeros(len(column), pl.UInt32, eager=True)
+        elif column.dtype == pl.String:
+            numbers = column.cast(pl.Enum(names)).to_physical()
+        else:
+            numbers = names.search_sorted(column)
+        return cls(prefix + names if prefix else names, numbers.cast(pl.UInt32))
 
 
 @dataclass(frozen=True)
@@ -128,16 +160,10 @@ class _Groups:
     quantities: pl.Series
 
     @classmethod
-    def of(cls, day: pl.Series, cohort: pl.Series, quantity: pl.Series) -> _Groups:
+    def of(cls, day: _Numbered, cohort: _Numbered, quantity: _Numbered) -> _Groups:
         """Number the triples that there may be."""
-        days = day.unique().sort()
-        cohorts, quantities = (names.drop_nulls().unique().sort() for names in (cohort, quantity))
-        places = [
-            values.cast(pl.Enum(names)).to_physical().cast(pl.UInt32)
-            for values, names in ((cohort, cohorts), (quantity, quantities))
-        ]
-        place = days.search_sorted(day).cast(pl.UInt32)
-        return cls((place * len(cohorts) + places[0]) * len(quantities) + places[1], days, cohorts, quantities)
+        pairs = day.numbers * len(cohort.names) + cohort.numbers
+        return cls(pairs * len(quantity.names) + quantity.numbers, day.names, cohort.names, quantity.names)
 
     def named(self, found: pl.DataFrame, column: pl.Series) -> pl.DataFrame:
         """Statistics by number as the lines of a column."""
@@ -170,37 +196,40 @@ def _statistics(groups: pl.Series, values: pl.Series) -> pl.DataFrame:
 
 def _spread(finite: pl.DataFrame) -> pl.DataFrame:
     """Quantiles, mean, SD and outliers of finite values: one pass each, since each needs what the one before found."""
-    value, low, middle, high = pl.col("value"), pl.col("p25"), pl.col("p50"), pl.col("p75")
+    value, low, high = pl.col("value"), pl.col("p25"), pl.col("p75")
     quantiles = [value.quantile(q / 100, "linear").alias(f"p{q}") for q in (25, 50, 75, 95)]
     first = finite.group_by("group").agg(value.min().alias("min"), value.max().alias("max"), *quantiles)
     width = high - low
     reach = pl.when(width > 0).then(REACH * width).otherwise(2 * _TOP)
-    placed = finite.join(first.select("group", "p25", "p50", "p75"), on="group").select(
+    bounds = first.select("group", "p50", floor=low - reach, ceiling=high + reach)
+    placed = finite.join(bounds, on="group").select(
         "group",
         "value",
-        (value - middle).abs().alias("away"),
-        value.clip(low - reach, high + reach).alias("tame"),
-        ((value < low - IQRS * width) | (value > high + IQRS * width)).alias("beyond"),
+        (value - pl.col("p50")).abs().alias("away"),
+        value.clip("floor", "ceiling").alias("tame"),
     )
-    tame, away = pl.col("tame"), pl.col("away")
+    tame = pl.col("tame")
     second = placed.group_by("group").agg(
-        tame.mean().alias("mean"),
-        tame.std().alias("sd"),
-        away.median().alias("mad"),
-        pl.col("beyond").sum().alias("outliers_iqr"),
+        tame.mean().alias("mean"), tame.std().alias("sd"), pl.col("away").median().alias("mad")
     )
-    limit = MADS * _NORMAL_MAD * pl.col("mad")
-    far = (value - pl.col("mean")).abs() > SDS * pl.col("sd")
-    # Where most values are equal, none is far from the others by the MAD, which is 0.
-    apart = (away > limit) & (limit > 0)
-    third = (
-        placed.select("group", "value", "away")
-        .join(second, on="group")
-        .select("group", far.alias("outliers_z"), apart.alias("outliers_mad"))
-        .group_by("group")
-        .agg(pl.sum("outliers_z", "outliers_mad"))
+    scale = MADS * _NORMAL_MAD * pl.col("mad")
+    limits = first.join(second, on="group").select(
+        "group",
+        "mean",
+        least=low - IQRS * width,
+        most=high + IQRS * width,
+        far=SDS * pl.col("sd"),
+        # Where most values are equal, none is far from the others by the MAD, which is 0.
+        apart=pl.when(scale > 0).then(scale),
     )
-    return first.join(second.drop("mad"), on="group").join(third, on="group")
+    outlying = placed.join(limits, on="group").select(
+        "group",
+        ((value < pl.col("least")) | (value > pl.col("most"))).alias("outliers_iqr"),
+        ((value - pl.col("mean")).abs() > pl.col("far")).alias("outliers_z"),
+        (pl.col("away") > pl.col("apart")).alias("outliers_mad"),
+    )
+    outliers = outlying.filter(pl.any_horizontal(OUTLIERS)).group_by("group").agg(pl.sum(*OUTLIERS))
+    return first.join(second.drop("mad"), on="group").join(outliers, on="group", how="left")
 
 
 def _comparable(dtype: DataType) -> bool:

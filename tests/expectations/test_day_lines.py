@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from expectations.days import LINE, Watch, measure, measure_days
+from expectations.suites.watches import watch_for
 from features import Source
+from features.definitions import wafer_sources
 from features.source import EVENT_DATE
 from features.times import UTC_US
 
@@ -66,6 +68,22 @@ def test_columns_that_are_not_there_or_have_no_distribution_have_no_line():
 def test_a_source_implies_its_columns_without_keys_and_event_time():
     schema = {"id": pl.Int64(), "at": UTC_US, "price": pl.Float64(), "kind": pl.String(), "tags": pl.List(pl.String())}
     assert Watch.of(Source("orders", schema=schema, event_timestamp="at", keys=["id"])).columns == ["price", "kind"]
+
+
+def test_a_test_without_a_name_goes_by_its_number():
+    rows = pl.DataFrame({"test_name": ["vdd", None, None, None], "test_num": [1, 7, 7, None], "result": [1.0] * 4})
+    lines = measure(rows, watch_for(wafer_sources.test_results), DAY).filter(pl.col("column") == "result")
+    assert lines.select("quantity", "rows").rows() == [("", 1), ("test 7", 2), ("vdd", 1)]
+
+
+def test_the_lines_of_the_only_tester_are_those_of_all_rows():
+    rows = pl.DataFrame(
+        {"v": [1.0, 2.0, None, 9.0], "name": ["a", "a", "b", "b"], "tester": "T1", "site": [1, 1, 1, None]}
+    )
+    lines = measure(rows, Watch(["v"], pl.col("name"), ["tester", "site"]), DAY).filter(pl.col("column") == "v")
+    cohorts = {cohort: found.drop("cohort") for (cohort,), found in lines.partition_by("cohort", as_dict=True).items()}
+    assert_frame_equal(cohorts["tester=T1"], cohorts[""])
+    assert cohorts["site=1"].select("quantity", "rows").rows() == [("a", 2), ("b", 1)]
 
 
 values = st.one_of(st.none(), st.sampled_from([0.0, 1.0, math.nan, -math.inf]), st.floats(-1e6, 1e6, width=32))
