@@ -143,4 +143,4 @@ def _empty(suite: Suite) -> Finding:
 
 
 def _rows_per_file(rows: pl.DataFrame, by: str) -> dict[str, int]:
-    return dict(rows.group_by(by, maintain_order=True).len().iter_rows())
+    return dict(rows.select(by).group_by(by, maintain_order=True).len().iter_rows())

@@ -96,12 +96,10 @@ def _refusal(name: str, expr: pl.Expr, batch: pl.DataFrame) -> str | None:
 
 
 def _apply(rules: Sequence[RowRule], rows: pl.DataFrame, by: str) -> tuple[pl.DataFrame, pl.DataFrame]:
-    masks = rows.lazy().select(
-        pl.struct(by, *(rule.failing().alias(rule.name) for rule in rules)).alias("broken"),
-        pl.struct(by, *(rule.checked().alias(rule.name) for rule in rules)).alias("checked"),
-    )
-    both = masks.collect()
-    return both["broken"].struct.unnest(), both["checked"].struct.unnest()
+    # Not as a lazy frame: the streaming engine takes several times as long over rules that look at several rows.
+    broken = rows.select(by, *(rule.failing().alias(rule.name) for rule in rules))
+    checked = rows.select(by, *(rule.checked().alias(rule.name) for rule in rules))
+    return broken, checked
 
 
 def _complaint(rule: RowRule, rows: pl.DataFrame, by: str) -> str | None:
