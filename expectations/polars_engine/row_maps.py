@@ -43,7 +43,7 @@ def in_pairs(columns: Sequence[Column], value_pairs_set: Sequence[tuple[Any, Any
 
 def compound_unique(columns: Sequence[Column]) -> pl.Expr:
     """No other row has the same values."""
-    return ~pl.struct([*dict.fromkeys(column.name for column in columns)]).is_duplicated()
+    return pl.struct([*dict.fromkeys(column.name for column in columns)]).map_batches(_alone, return_dtype=pl.Boolean)
 
 
 def sum_equals(columns: Sequence[Column], sum_total: float) -> pl.Expr:
@@ -60,6 +60,16 @@ def all_equal(columns: Sequence[Column]) -> pl.Expr:
 def all_different(columns: Sequence[Column]) -> pl.Expr:
     """No two of the values are the same; two missing ones are."""
     return ~pl.any_horizontal(_same(one, other) for one, other in combinations(columns, 2))
+
+
+def _alone(rows: pl.Series) -> pl.Series:
+    """Boolean, true for the rows that no other equals.
+
+    Equal rows have equal hashes. Where these all differ, as they mostly do, no row needs comparing with another.
+    """
+    if rows.struct.unnest().hash_rows().n_unique() == len(rows):
+        return pl.repeat(value=True, n=len(rows), dtype=pl.Boolean, eager=True)
+    return rows.is_unique()
 
 
 def _same(one: Column, other: Column) -> pl.Expr:

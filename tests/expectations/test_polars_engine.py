@@ -11,8 +11,12 @@ import polars as pl
 import pytest
 from great_expectations.exceptions.exceptions import MetricProviderError
 from great_expectations.expectations.row_conditions import AndCondition, Column, OrCondition
+from hypothesis import given
+from hypothesis import strategies as st
+from polars.testing.parametric import dataframes
 
 from expectations.engine import gx_context
+from expectations.polars_engine import domain, row_maps
 from expectations.polars_engine.column_type import ExpectColumnPolarsTypeToBe
 from expectations.polars_engine.registration import metrics, register
 from features.errors import DefinitionError, InvalidInput
@@ -296,3 +300,10 @@ def test_registering_again_changes_nothing() -> None:
     assert register() is register()
     names = [name for name, _ in metrics()]
     assert len(names) == len(set(names)) > 100
+
+
+@given(dataframes(cols=2, max_size=5), st.integers(0, 2))
+def test_rows_of_any_types_are_unique_together_if_no_other_is_equal(drawn, again):
+    rows = pl.concat([drawn, drawn.head(again)])
+    columns = [domain.Column(name, dtype) for name, dtype in rows.schema.items()]
+    assert rows.select(good=row_maps.compound_unique(columns))["good"].to_list() == rows.is_unique().to_list()
