@@ -97,7 +97,8 @@ def _refusal(name: str, expr: pl.Expr, batch: pl.DataFrame) -> str | None:
 
 def _apply(rules: Sequence[RowRule], rows: pl.DataFrame, by: str) -> tuple[pl.DataFrame, pl.DataFrame]:
     # Not as a lazy frame: the streaming engine takes several times as long over rules that look at several rows.
-    broken = rows.select(by, *(rule.failing().alias(rule.name) for rule in rules))
+    failing = [pl.lit(value=False) if rule.evident(rows) else rule.failing() for rule in rules]
+    broken = rows.select(by, *(flags.alias(rule.name) for rule, flags in zip(rules, failing, strict=True)))
     checked = rows.select(by, *(rule.checked().alias(rule.name) for rule in rules))
     return broken, checked
 

@@ -3,6 +3,9 @@ import sys
 
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from polars.testing.parametric import dataframes
 
 from card_payments import group
 from expectations.groups import group_rules
@@ -101,6 +104,13 @@ def test_equal_rows_are_counted_among_those_the_rule_is_about_and_missing_values
     rule = Unique(name="r", among=["shop", "bill"], where={"kind": "s"})
     assert outcome(rule, rows) == ([True, True, False, True, True, False, False], 5)
     assert outcome(Unique(name="r", among=["shop", "bill"]), rows)[0] == [True, True, True, True, True, False, True]
+
+
+@given(dataframes(cols=2, max_size=5), st.integers(0, 2))
+def test_where_no_two_rows_are_equal_that_is_evident(drawn, again):
+    rows = pl.concat([drawn, drawn.head(again)])
+    rule = Unique(name="r", among=rows.columns)
+    assert rule.evident(rows) == (not rows.select(rule.failing().any()).item())
 
 
 @pytest.mark.parametrize("among", [[], ["a"], ["a", "a"]])
