@@ -130,11 +130,6 @@ class RowRule(ABC):
         """Boolean without nulls, true for the rows that break the rule."""
         return self.domain() & self.broken().fill_null(value=False)
 
-    def evident(self, rows: pl.DataFrame) -> bool:
-        """Whether something cheaper than ``failing`` shows that none of the rows breaks the rule."""
-        del rows
-        return False
-
     def judge(self, failed: int, checked: int) -> Severity:
         """The severity of ``failed`` (> 0) failures among ``checked`` values of one file."""
         many = self.tolerance is not None and failed > self.tolerance * checked
@@ -275,10 +270,6 @@ class Unique(RowRule):
     def broken(self) -> pl.Expr:
         """True where another row that the rule is about has the same values."""
         return pl.len().over([*self.among, self.domain()]) > 1
-
-    def evident(self, rows: pl.DataFrame) -> bool:
-        """Equal rows have equal hashes: where no two hashes are equal, no rows are."""
-        return rows.select(self.among).hash_rows().n_unique() == rows.height
 
     def checked(self) -> pl.Expr:
         """Every row of the domain is judged."""

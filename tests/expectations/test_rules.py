@@ -107,10 +107,13 @@ def test_equal_rows_are_counted_among_those_the_rule_is_about_and_missing_values
 
 
 @given(dataframes(cols=2, max_size=5), st.integers(0, 2))
-def test_where_no_two_rows_are_equal_that_is_evident(drawn, again):
+def test_masks_find_the_rows_that_are_there_twice(drawn, again):
     rows = pl.concat([drawn, drawn.head(again)])
     rule = Unique(name="r", among=rows.columns)
-    assert rule.evident(rows) == (not rows.select(rule.failing().any()).item())
+    suite = Suite("s", (), (rule,), empty=Severity.LOW)
+    prepared = prepare(suite, rows.with_columns(file=pl.lit("a")), "file")
+    broken = prepared.rows.select(rule.failing()).to_series()
+    assert mask(suite, prepared, "file").broken["r"].to_list() == broken.to_list()
 
 
 @pytest.mark.parametrize("among", [[], ["a"], ["a", "a"]])

@@ -151,7 +151,7 @@ def held(store: RedisOnlineStore) -> dict[int, tuple]:
     return {n: (*row.order, row.deleted, row.values["value"]) for n, row in enumerate(found) if row is not None}
 
 
-@pytest.mark.parametrize("first", [0, 10])
+@pytest.mark.parametrize("first", [pytest.param(0, marks=pytest.mark.prove), 10])
 def test_whatever_processes_write_at_once_the_greatest_order_is_left(url, first):
     seeds = range(first, first + 3)
     command = [sys.executable, str(PROJECT / "tests/redis_child.py"), url]
@@ -470,7 +470,7 @@ store.write(CARDS, ["card_id"], frame, Publication(CARDS, 0, 1, NOON))
 """
 
 
-@pytest.mark.parametrize("there", [100, 60_000])
+@pytest.mark.parametrize("there", [100, pytest.param(60_000, marks=pytest.mark.prove)])
 def test_a_sync_that_was_killed_is_made_good_by_the_next(url, client, there):
     command = [sys.executable, "-c", SYNC, url, str(Path(__file__).parent)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(PROJECT), str(PROJECT / "tests")])}
