@@ -64,7 +64,12 @@ def listens(port: int) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("workers", "how"), [(1, signal.SIGINT), (2, signal.SIGTERM), (2, signal.SIGKILL)], ids=["one", "two", "killed"]
+    ("workers", "how"),
+    [
+        pytest.param(1, signal.SIGINT, id="one"),
+        pytest.param(2, signal.SIGTERM, id="two", marks=pytest.mark.prove),
+        pytest.param(2, signal.SIGKILL, id="killed"),
+    ],
 )
 def test_it_answers_what_the_store_answers_and_leaves_nothing_behind(
     home: Path, workers: int, how: signal.Signals

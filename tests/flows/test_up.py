@@ -179,6 +179,7 @@ def test_who_starts_a_run_while_another_writes_waits(up: Up) -> None:
     assert answer.status_code == 201, answer.text
 
 
+@pytest.mark.prove
 def test_a_run_that_is_killed_in_mid_backfill_goes_on_by_itself(up: Up, undisturbed: pl.DataFrame) -> None:
     run = everything(up)
     begun(up, 20)
