@@ -32,7 +32,7 @@ demo: setup  ## Run the whole line on simulated wafers, or on your files with LA
 
 # Three at a time keep two cores busy while some tests wait for servers of their own.
 test: setup  ## Run the tests and doctests.
-	@$(BIN)/python -m pytest -n 3
+	@$(BIN)/python -m pytest -n 3 --dist worksteal
 
 check: setup  ## Run the linter, the formatter's check, the type checker and the import contracts.
 	@$(BIN)/ruff check --quiet
