@@ -87,7 +87,7 @@ def _others(store: FeatureStore, limits: Limits, latency: Latency, closing: Call
             await to_thread.run_sync(_ask, store)
         except FeatureFabError as error:
             return _problem(Problem(503, str(error)))
-        return _json({"status": "ok", "registry": len(store.registry.groups)})
+        return _json({"status": "ok", "groups": len(store.registry.groups)})
 
     async def metrics(_: Request) -> Response:
         return Response(metrics_text(latency), media_type=METRICS_TEXT)

@@ -24,7 +24,6 @@ _TITLES = {
     406: "Not in that format",
     409: "Not in this state",
     413: "Too much at once",
-    415: "Not from that format",
     422: "The request does not fit",
     500: "The server failed",
     503: "A store cannot be asked",
