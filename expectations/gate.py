@@ -14,7 +14,7 @@ import polars as pl
 
 from expectations.engine import Outcome, judge_rows, judge_schema
 from expectations.groups import Member, judge_groups
-from expectations.masks import Masks, Prepared, mask, prepare
+from expectations.masks import Masks, Prepared, mask, prepare, row_findings
 from expectations.quarantine import split
 from expectations.result import BatchVerdict, FileVerdict, Finding, Severity, Split
 from expectations.rules import RowRule, SchemaRule, Suite
@@ -66,7 +66,7 @@ def _judge(table: Table, prepared: Prepared, by: str) -> BatchVerdict:
     general += [_empty(suite)] if batch.is_empty() else _disputes(suite, masks, judge_rows(suite, prepared.rows))
     rows = _rows_per_file(batch, by)
     found = {file: [*general] for file in [*rows, *table.files]}
-    own = list(_row_findings(suite, masks))
+    own = list(row_findings(suite, masks.counts))
     if not batch.is_empty():
         own += [(file, _empty(suite)) for file in found if file not in rows]
     for file, finding in own:
@@ -127,15 +127,6 @@ def _disputes(suite: Suite, masks: Masks, outcomes: Mapping[str, Outcome]) -> li
 def _unjudged(rule: SchemaRule | RowRule, column: str, reason: str) -> Finding:
     message = f"rule {rule.name!r} could not be judged, so nothing passes: {reason}"
     return Finding(rule.name, Severity.CRITICAL, column, 0, 0, message)
-
-
-def _row_findings(suite: Suite, masks: Masks) -> Iterable[tuple[str, Finding]]:
-    """Each file's failures, rule by rule."""
-    rules = {rule.name: rule for rule in suite.rows}
-    for file, name, failed, checked in masks.counts.filter(pl.col("failed") > 0).iter_rows():
-        rule = rules[name]
-        message = f"{name}: {rule.complaint} in {failed:,} of {checked:,} rows ({failed / checked:.1%})"
-        yield file, Finding(name, rule.judge(failed, checked), rule.target, failed, checked, message)
 
 
 def _empty(suite: Suite) -> Finding:

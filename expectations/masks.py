@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
 import polars.selectors as cs
 
+from expectations.result import Finding
 from expectations.rules import RowRule, Suite, Unique
 
 _NARROW = cs.by_dtype(pl.Int8, pl.Int16, pl.Int32, pl.UInt8, pl.UInt16, pl.UInt32)
@@ -85,6 +86,15 @@ def mask(suite: Suite, prepared: Prepared, by: str) -> Masks:
         broken, checked = _apply(rules, prepared.rows, by)
     counts = _per_file(broken, by, "failed").with_columns(_per_file(checked, by, "checked")["checked"])
     return Masks(broken, counts, errors)
+
+
+def row_findings(suite: Suite, counts: pl.DataFrame) -> Iterator[tuple[str, Finding]]:
+    """The failures of each file, rule by rule, from ``counts`` as in Masks."""
+    rules = {rule.name: rule for rule in suite.rows}
+    for file, name, failed, checked in counts.filter(pl.col("failed") > 0).iter_rows():
+        rule = rules[name]
+        message = f"{name}: {rule.complaint} in {failed:,} of {checked:,} rows ({failed / checked:.1%})"
+        yield file, Finding(name, rule.judge(failed, checked), rule.target, failed, checked, message)
 
 
 def _refusal(name: str, expr: pl.Expr, batch: pl.DataFrame) -> str | None:

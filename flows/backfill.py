@@ -19,7 +19,8 @@ from flows.moment import moment_of
 from flows.platform_flow import platform_flow
 from flows.runners import task_runner
 from flows.stations import Facts
-from flows.tasks import backfill_chunks
+from flows.tasks import backfill_chunks, judge_rows
+from infra.feature_quality import open_feature_quality
 from infra.turns import turn
 from infra.wiring import Platform, fixed_clock, open_platform
 
@@ -80,7 +81,7 @@ def _group(
     reason: str,
 ) -> Facts:
     """One group's backfill, when its turn has come; before it, the one that was left open."""
-    log, store = get_run_logger(), platform.store
+    log, store, quality = get_run_logger(), platform.store, open_feature_quality(platform)
     known = store.registry.group(name)
     if why := store.versions.resting(known):
         log.warning("feature group %s is passed over: %s", name, why)
@@ -96,10 +97,11 @@ def _group(
             opened = store.open_backfill(name, *interval, chunk)
             rows += _chunks(platform, opened, reason)
             run, resumed = store.close_backfill(name, opened.plan), opened.resumed
+        broken = judge_rows(quality, name)
     if opened.note:
         log.warning("feature group %s: %s", name, opened.note)
     facts: Facts = {"group": name, "rows": rows, "chunks": len(opened.chunks), "delta_version": run.version}
-    return facts | ({"note": opened.note} if opened.note else {})
+    return facts | broken | ({"note": opened.note} if opened.note else {})
 
 
 def _chunks(platform: Platform, opened: Backfill, reason: str) -> int:

@@ -16,22 +16,24 @@ _SHOWN = 5
 
 
 def show_night(platform: Platform, facts: Facts, lost: Mapping[str, str]) -> None:
-    """Write the page of a night: what it lost, or a warning where files were refused, groups are late or data drifted.
+    """Write the page of a night: what it lost, what it warns of, and what every station did.
 
-    Lines, not a table, whose cells Prefect does not wrap.
+    Refused files, rows that break a rule, late groups and drift are warned of. Lines, not a table, whose cells Prefect
+    does not wrap.
     """
     moment = as_utc(facts["now"])
     late = _late(platform)
-    refused, watched = facts["ingested"].get("refused", []), facts["monitored"]
-    verdict = (
-        "lost a station" if lost else "with warnings" if refused or late or watched.get("drifted") else "all is well"
-    )
-    done, passed = facts["materialized"], [fact for fact in facts["materialized"] if "skipped" in fact]
+    refused, watched, done = facts["ingested"].get("refused", []), facts["monitored"], facts["materialized"]
+    broken = [f"{fact['group']}, {message}" for fact in done for message in fact.get("broken", [])]
+    warned = refused or late or broken or watched.get("drifted")
+    verdict = "lost a station" if lost else "with warnings" if warned else "all is well"
+    passed = [fact for fact in done if "skipped" in fact]
     lines = {
         **{f"lost {name}": why for name, why in lost.items()},
         "came in": _came_in(facts["ingested"]),
         "refused": _listed(refused),
         "changed": _listed([f"{f['group']} {f['rows']:,} rows" for f in done if f["rows"]]),
+        "rules broken": _listed(broken),
         "passed over": _listed([f"{f['group']}: {f['skipped']}" for f in passed]),
         "late": _listed(late),
         "online agrees": _agreement(facts["parity"]),

@@ -24,10 +24,11 @@ def quality_markdown(report: QualityReport, path: str) -> str:
     lines = [f"## {report.title}", "", report.sentence, "", f"- **clean**: {shares}"]
     lines += [f"- **{s.severity}**: {s.findings:,} findings, {s.failed:,} values. {s.recommendation}" for s in found]
     rules = [f"{b.source} `{b.rule}`: {b.failed:,} of {b.checked:,}, {b.message}" for b in report.broken]
+    made = [f"{b.group} `{b.rule}`: {b.failed:,} of {b.checked:,}, {b.message}" for b in report.features]
     files = [f"refused `{file}`: {why}" for file, why in report.refused]
     days = [f"{u.source} on {u.day}, {u.rule} ({u.severity}): {u.message}" for u in report.unusual]
     changes = [f"{a.source} is as it should be since {a.since}: {a.reason}" for a in report.accepted]
-    for said in (rules, days, changes, files):
+    for said in (rules, made, days, changes, files):
         lines += [f"- {one}" for one in said[:_SHOWN]]
         if len(said) > _SHOWN:
             lines.append(f"- and {len(said) - _SHOWN:,} more")

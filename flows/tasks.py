@@ -19,6 +19,7 @@ from features.errors import TrackingError, TrainingError
 from flows.quality_page import show_quality
 from flows.stations import Facts, station
 from infra.data_quality import write_quality, write_run_quality
+from infra.feature_quality import FeatureQuality, open_feature_quality
 from infra.ingest import open_ingestor
 from infra.ledger import REJECTED, TRUNCATED
 from infra.maintenance import maintain
@@ -87,11 +88,21 @@ def materialize_group(group: str, now: datetime) -> Facts:
     with _home(now) as platform:
         if why := _resting(platform, group):
             return {"group": group, "rows": 0, "skipped": why}
+        quality = open_feature_quality(platform)
         with turn(platform.settings.turns, group, f"materialize {group}", wait=_PATIENCE) as holder:
             if holder is not None:
                 return {"group": group, "rows": 0, "skipped": f"{holder} is at work on it"}
             run = platform.store.materialize_incremental(group)
-    return {"group": group, "rows": run.rows, "delta_version": run.version}
+            broken = judge_rows(quality, group)
+    return {"group": group, "rows": run.rows, "delta_version": run.version} | broken
+
+
+def judge_rows(quality: FeatureQuality, group: str) -> Facts:
+    """What the rows break that came into a group's table, if anything; said in the run's log, too."""
+    found = quality.judge(group)["message"].to_list()
+    for message in found:
+        get_run_logger().warning("feature group %s: %s", group, message)
+    return {"broken": found} if found else {}
 
 
 @station("backfill chunks", "{group} from chunk {chunks[0]} on")

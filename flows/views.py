@@ -51,18 +51,27 @@ def show_training_set(found: TrainingSet, output: Path | None, *, json: bool) ->
         out.print(f"{frame.height:,} rows in {output}", markup=False, soft_wrap=True)
 
 
-def show_runs(title: str, runs: Mapping[str, Run | SyncRun], *, json: bool) -> None:
-    """What the runs of groups did, a line each; their notes on standard error.
+def show_runs(
+    title: str,
+    runs: Mapping[str, Run | SyncRun],
+    broken: Mapping[str, Sequence[str]] | None = None,
+    *,
+    json: bool,
+) -> None:
+    """What the runs of groups did, a line each; their notes, and what their rows broke, on standard error.
 
     Groups are called what ``runs`` calls them: two majors of one group are told apart.
     """
     rows = [{**asdict(run), "group": group} for group, run in runs.items()]
+    said = broken or {}
     if json:
-        print_json(rows)
+        print_json([row | ({} if broken is None else {"broken": said[row["group"]]}) for row in rows])
     else:
         print_table(title, [{name: value for name, value in row.items() if name != "note"} for row in rows])
     for row in rows:
         _note(row["group"], row.get("note"))
+        for message in said.get(row["group"], ()):
+            complain("warning", f"{row['group']}: {message}")
 
 
 def show_previews(previews: Mapping[str, Preview], *, json: bool) -> None:
@@ -153,6 +162,7 @@ def show_quality(written: WrittenQuality) -> None:
     out.print(report.sentence, markup=False, soft_wrap=True)
     print_table("what to do", [asdict(found) for found in report.severities])
     print_table("broken rules", [asdict(broken) for broken in report.broken])
+    print_table("rules that feature rows broke", [asdict(made) for made in report.features])
     print_table("days unlike the good ones", [asdict(unusual) for unusual in report.unusual])
     print_table("accepted as the new normal", [asdict(change) for change in report.accepted])
     print_table("files refused", [{"file": path, "why": why} for path, why in report.refused])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,13 @@ from expectations.quality import HORIZON
 from expectations.quarantine import RULES, SEVERITY
 from expectations.result import Severity
 from features.source import EVENT_DATE, FILE_SHA256, INGESTED_AT, RECORD_OFFSET, Source
+from infra.feature_quality import open_feature_quality
 from infra.ledger import REJECTED, Ledger
 from infra.quality import open_quality
 from infra.reports.quality_report import (
     MASKED,
     AcceptedChange,
+    BrokenByFeatures,
     BrokenRule,
     Example,
     QualityDay,
@@ -57,12 +59,19 @@ def write_run_quality(platform: Platform, batches: Collection[int]) -> WrittenQu
 
 
 def write_quality(platform: Platform, days: int) -> WrittenQuality:
-    """The report of the last days up to now: of every file that was taken in after that moment."""
+    """The report of the last days up to now: of every file and every feature row that came in after that moment.
+
+    Feature rows that no run judged yet are judged.
+    """
+    open_feature_quality(platform).judge_all()
     until = platform.store.now()
     since = until - timedelta(days=days)
     taken = Ledger(platform.lake).entries()
     taken = taken.filter(pl.col("ingested_at") > since, pl.col("ingested_at") <= until)
-    return _written(platform, _report(platform, f"Quality of the last {days} days", taken, since, until), "latest")
+    report = _report(platform, f"Quality of the last {days} days", taken, since, until)
+    made = open_feature_quality(platform).verdicts(since, until)
+    checked = int(made.filter(pl.col("rule").is_null())["checked"].sum())
+    return _written(platform, replace(report, feature_rows=checked, features=_made(made.drop_nulls("rule"))), "latest")
 
 
 def _written(platform: Platform, report: QualityReport, name: str) -> WrittenQuality:
@@ -118,6 +127,15 @@ def _broken(found: pl.DataFrame) -> list[BrokenRule]:
     )
     ranked = sums.sort(_RANK, "failed", "source", "rule", descending=[True, True, False, False])
     return [BrokenRule(**row) for row in ranked.to_dicts()]
+
+
+def _made(found: pl.DataFrame) -> list[BrokenByFeatures]:
+    """Findings in feature rows by group, rule and severity, the worst and most frequent first."""
+    sums = found.group_by("group", "rule", "severity", maintain_order=True).agg(
+        pl.col("column", "message").last(), pl.col("failed", "checked").sum(), pl.col("plan").n_unique().alias("runs")
+    )
+    ranked = sums.sort(_RANK, "failed", "group", "rule", descending=[True, True, False, False])
+    return [BrokenByFeatures(**row) for row in ranked.to_dicts()]
 
 
 def _unusual(found: pl.DataFrame) -> list[UnusualDay]:

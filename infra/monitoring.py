@@ -25,6 +25,7 @@ from features.feature_rows import EVENT
 from features.model import ModelSpec
 from features.source import EVENT_DATE, Source
 from features.times import UTC_US, duration, to_micros
+from infra.feature_quality import open_feature_quality
 from infra.landing import VERDICTS
 from infra.ledger import REJECTED, TRUNCATED, Ledger
 from infra.model_runs import judged
@@ -157,7 +158,7 @@ def _comparable(rows: pl.LazyFrame, columns: Iterable[str]) -> list[str]:
 
 
 def _quality(platform: Platform) -> list[QualityCount]:
-    """What validation found in the files of the last day."""
+    """What validation found in the files and in the feature rows of the last day."""
     now = platform.store.now()
     counts = []
     verdicts = platform.lake.scan_log(VERDICTS)
@@ -168,6 +169,10 @@ def _quality(platform: Platform) -> list[QualityCount]:
         outcomes = {"critical": "file blocked", "low": "noted"}
         for source, rule, severity, failed in summed.sort("source", "rule").iter_rows():
             counts.append(QualityCount(source, rule, severity, failed, outcomes.get(severity, "rows quarantined")))
+    made = open_feature_quality(platform).verdicts(now - timedelta(days=1), now).drop_nulls("rule")
+    summed = made.group_by("group", "rule", "severity").agg(pl.col("failed").sum()).sort("group", "rule")
+    for group, rule, severity, failed in summed.iter_rows():
+        counts.append(QualityCount(group, rule, severity, failed, "rows kept"))
     ledger = Ledger(platform.lake).entries()
     ledger = ledger.filter(pl.col("ingested_at") > now - timedelta(days=1), pl.col("ingested_at") <= now)
     if rejected := ledger.filter(pl.col("status") == REJECTED).height:

@@ -9,27 +9,32 @@ from flows.commands.asked import due
 from flows.commands.own_turn import own_turn
 from flows.console import clear_errors, progress_bar
 from flows.views import show_previews, show_runs
+from infra.feature_quality import open_feature_quality
 from infra.wiring import open_platform
 
 
 def materialize(groups: list[str] | None, *, home: Path | None, json: bool) -> None:
-    """The live path of the groups."""
-    runs = {}
+    """The live path of the groups, and what their rows break."""
+    runs, broken = {}, {}
     with clear_errors(), open_platform(home=home) as platform:
+        quality = open_feature_quality(platform)
         for group in due(platform.store, groups):
             with own_turn(platform, group, f"materialize {group}"), progress_bar(f"materialize {group}") as progress:
                 runs[group] = platform.store.materialize_incremental(group, progress)
-    show_runs("materialized", runs, json=json)
+                broken[group] = quality.judge(group)["message"].to_list()
+    show_runs("materialized", runs, broken, json=json)
 
 
 def backfill(start: str, end: str, groups: list[str] | None, *, home: Path | None, json: bool) -> None:
-    """The interval [start, end) of the groups."""
-    runs = {}
+    """The interval [start, end) of the groups, and what their rows break."""
+    runs, broken = {}, {}
     with clear_errors(), open_platform(home=home) as platform:
+        quality = open_feature_quality(platform)
         for group in due(platform.store, groups):
             with own_turn(platform, group, f"backfill {group}"), progress_bar(f"backfill {group}") as progress:
                 runs[group] = platform.store.materialize(group, start, end, progress)
-    show_runs("backfilled", runs, json=json)
+                broken[group] = quality.judge(group)["message"].to_list()
+    show_runs("backfilled", runs, broken, json=json)
 
 
 def preview(start: str, end: str, groups: list[str] | None, *, home: Path | None, json: bool) -> None:

@@ -20,16 +20,17 @@ from infra.reports.pages import environment, plain
 TARGET = 0.999
 """The share of clean rows to be kept."""
 MASKED = "***"
-MOST = {"broken": 100, "unusual": 100, "accepted": 20, "fields": 20, "refused": 100, "examples": 12}
+MOST = {"broken": 100, "features": 100, "unusual": 100, "accepted": 20, "fields": 20, "refused": 100, "examples": 12}
 """How many entries of each list the page shows."""
 _DRAWN = 12
 
 _RECOMMENDATIONS = {
     Severity.CRITICAL: "Nothing of these files landed. Ask whoever delivers them for correct ones, which are taken by "
     "themselves; after a mended rule or reader, `featurefab ingest --retry` reads the same ones again.",
-    Severity.HIGH: "Alert the owner of the source today. Rows that broke a rule wait: `featurefab quarantine show "
-    "SOURCE`, then `release` after the rule was mended or `drop` what is wrong for good.",
-    Severity.MEDIUM: "Few rows, which wait in quarantine. Look at them this week, and whether they become more.",
+    Severity.HIGH: "Alert the owner today. Rows of files wait: `featurefab quarantine show SOURCE`, then `release` after "
+    "the rule was mended or `drop` what is wrong for good. Feature rows are in their table: mend the definition, then "
+    "backfill.",
+    Severity.MEDIUM: "Few rows; those of files wait in quarantine. Look at them this week, and whether they become more.",
     Severity.LOW: "For information: nothing was held back.",
 }
 
@@ -58,6 +59,20 @@ class BrokenRule:
 
 
 @dataclass(frozen=True)
+class BrokenByFeatures:
+    """A rule of a feature group that rows broke which ``runs`` brought into its table; they are there all the same."""
+
+    group: str
+    rule: str
+    severity: str
+    column: str | None
+    failed: int
+    checked: int
+    runs: int
+    message: str
+
+
+@dataclass(frozen=True)
 class UnusualDay:
     """A finding about a day of a source, or of a cohort of it, compared with its good days."""
 
@@ -82,7 +97,7 @@ class AcceptedChange:
 
 @dataclass(frozen=True)
 class BrokenField:
-    """A column ("source.column") with the values that failed, and how many rules they broke."""
+    """A column ("source.column", "group.feature") with the values that failed, and how many rules they broke."""
 
     field: str
     failed: int
@@ -91,7 +106,10 @@ class BrokenField:
 
 @dataclass(frozen=True)
 class SeverityCount:
-    """How many findings (a rule in a file, or about a day) of a severity there are, in how many values, what to do."""
+    """How many findings of a severity there are, in how many values, and what to do.
+
+    A finding is a rule in a file or in the rows of a run, or about a day.
+    """
 
     severity: str
     findings: int
@@ -116,8 +134,9 @@ class QualityReport:
     """What validation said of the files taken in during [since, until] (UTC).
 
     ``judged`` counts rules times files; ``broken`` are the worst first. Files that are ``refused`` (path, reason)
-    could not be read or are blocked: their rows count nowhere. ``unusual`` are findings about days judged then,
-    ``accepted`` the changes before which no day is compared with those since.
+    could not be read or are blocked: their rows count nowhere. ``features`` are the rules that feature rows broke, of
+    the ``feature_rows`` that were judged then. ``unusual`` are findings about days judged then, ``accepted`` the
+    changes before which no day is compared with those since.
 
     >>> from datetime import UTC
     >>> start, end = datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 3, 2, tzinfo=UTC)
@@ -133,6 +152,8 @@ class QualityReport:
     days: Sequence[QualityDay] = ()
     judged: int = 0
     broken: Sequence[BrokenRule] = ()
+    feature_rows: int = 0
+    features: Sequence[BrokenByFeatures] = ()
     unusual: Sequence[UnusualDay] = ()
     accepted: Sequence[AcceptedChange] = ()
     refused: Sequence[tuple[str, str]] = ()
@@ -165,6 +186,9 @@ class QualityReport:
         for severity in sorted(Severity, reverse=True):
             ours = [broken for broken in self.broken if broken.severity == severity.label]
             findings, failed = sum(broken.files for broken in ours), sum(broken.failed for broken in ours)
+            made = [broken for broken in self.features if broken.severity == severity.label]
+            findings += sum(broken.runs for broken in made)
+            failed += sum(broken.failed for broken in made)
             findings += sum(unusual.severity == severity.label for unusual in self.unusual)
             if severity is Severity.CRITICAL:
                 findings = max(findings, len(self.refused))  # of an unreadable file nothing else is said
@@ -179,6 +203,9 @@ class QualityReport:
         for broken in self.broken:
             if broken.column is not None:
                 found[f"{broken.source}.{broken.column}"].append(broken.failed)
+        for made in self.features:
+            if made.column is not None:
+                found[f"{made.group}.{made.column}"].append(made.failed)
         ranked = [BrokenField(name, sum(failed), len(failed)) for name, failed in found.items()]
         return sorted(ranked, key=lambda field: (-field.failed, field.field))
 
@@ -205,6 +232,12 @@ class QualityReport:
         if self.broken:
             worst = self.broken[0]
             said.append(f"worst: {worst.source}, {worst.rule} ({worst.severity}), {worst.failed:,} values")
+        if self.features:
+            worst_made = self.features[0]
+            said.append(
+                f"of {self.feature_rows:,} feature rows, worst: {worst_made.group}, {worst_made.rule} "
+                f"({worst_made.severity}), {worst_made.failed:,} values"
+            )
         if high := [unusual for unusual in self.unusual if unusual.severity == Severity.HIGH.label]:
             said.append(f"{len(high):,} findings about days, first: {high[0].source}, {high[0].message}")
         return "; ".join(said) + "."

@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 from prefect.client.orchestration import get_client
 
+from expectations.rules import Expression, suite_of_group
 from features import Entity, Feature, FeatureGroup, Registry, Source
 from features.errors import InvalidInput, StationsLost
 from flows.nightly import nightly, take_in
@@ -30,6 +31,9 @@ REGISTRY = Registry(
         for source in SOURCES
     ]
 )
+eaten = FeatureGroup("eaten", "1.0.0", guest, SOURCES[1], [Feature("there", pl.lit(value=True))], **ABOUT)
+EATEN = Registry([eaten])
+SUITES = {"eaten": suite_of_group(eaten, rows=[Expression(name="away", ok=~pl.col("there"), why="still there")])}
 
 
 @pytest.fixture
@@ -81,12 +85,26 @@ def test_a_good_night_has_a_page_that_says_so():
         "came in": "nothing in " + told(text)["came in"].removeprefix("nothing in "),
         "refused": "nothing",
         "changed": "stays 1 rows; meals 1 rows",
+        "rules broken": "nothing",
         "passed over": "nothing",
         "late": "nothing",
         "online agrees": "100.00% of 2 entities",
         "quality": "No row came in.",
         "report": "",
     }
+
+
+@pytest.mark.usefixtures("prefect", "home")
+def test_a_night_whose_rows_break_a_rule_says_which_and_once(monkeypatch):
+    monkeypatch.setenv("FEATUREFAB_REGISTRY", f"{__name__}:EATEN")
+    monkeypatch.setenv("FEATUREFAB_SUITES", f"{__name__}:SUITES")
+    (fact,) = nightly(now=NOW)["materialized"]
+    assert fact["broken"] == ["away: still there in 1 of 1 rows (100.0%)"]
+    assert page().startswith("## Night of 2026-03-02: with warnings\n")
+    assert told(page())["rules broken"] == "eaten, away: still there in 1 of 1 rows (100.0%)"
+    assert "of 2 feature rows, worst: eaten, away (high), 1 values" in told(page())["quality"]
+    nightly(now=NOW + timedelta(hours=1))
+    assert told(page())["rules broken"] == "nothing"
 
 
 @pytest.mark.usefixtures("prefect")
