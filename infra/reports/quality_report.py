@@ -27,10 +27,11 @@ _DRAWN = 12
 _RECOMMENDATIONS = {
     Severity.CRITICAL: "Nothing of these files landed. Ask whoever delivers them for correct ones, which are taken by "
     "themselves; after a mended rule or reader, `featurefab ingest --retry` reads the same ones again.",
-    Severity.HIGH: "Alert the owner today. Rows of files wait: `featurefab quarantine show SOURCE`, then `release` after "
-    "the rule was mended or `drop` what is wrong for good. Feature rows are in their table: mend the definition, then "
-    "backfill.",
-    Severity.MEDIUM: "Few rows; those of files wait in quarantine. Look at them this week, and whether they become more.",
+    Severity.HIGH: "Alert the owner today. Rows of files wait: `featurefab quarantine show SOURCE`, then `release` "
+    "after the rule was mended or `drop` what is wrong for good. Feature rows are in their table: mend the "
+    "definition, then backfill.",
+    Severity.MEDIUM: "Few rows; those of files wait in quarantine. Look at them this week, and whether they become "
+    "more.",
     Severity.LOW: "For information: nothing was held back.",
 }
 

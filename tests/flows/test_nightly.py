@@ -102,7 +102,7 @@ def test_a_night_whose_rows_break_a_rule_says_which_and_once(monkeypatch):
     assert fact["broken"] == ["away: still there in 1 of 1 rows (100.0%)"]
     assert page().startswith("## Night of 2026-03-02: with warnings\n")
     assert told(page())["rules broken"] == "eaten, away: still there in 1 of 1 rows (100.0%)"
-    assert "of 2 feature rows, worst: eaten, away (high), 1 values" in told(page())["quality"]
+    assert "of 1 feature rows, worst: eaten, away (high), 1 values" in told(page())["quality"]
     nightly(now=NOW + timedelta(hours=1))
     assert told(page())["rules broken"] == "nothing"
 
