@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property, lru_cache
@@ -20,8 +20,8 @@ from features.online_derived import OnlineDerivation, online_derivations
 from features.point_in_time import NOT_FOUND, NULL_VALUE, OUTSIDE_MAX_AGE, PRESENT
 from features.registry import Registry
 from features.stored_types import key_dtypes, typed_value
-from features.stores import OnlineColumns, OnlineStore
-from features.times import UTC_US
+from features.stores import Key, OnlineColumns, OnlineStore
+from features.times import UTC_US, Clock
 
 
 @dataclass(frozen=True)
@@ -59,55 +59,113 @@ class OnlineResponse:
         return self.entities.with_columns(columns)
 
 
-class OnlineRetrieval:
-    """Reads features from the online store."""
+class OnlineRead(NamedTuple):
+    """Features of a table to be read for some entities; a key per entity row."""
 
-    def __init__(self, registry: Registry, online: OnlineStore) -> None:
-        self._registry = registry
+    table_id: str
+    keys: Sequence[Key]
+    features: tuple[str, ...]
+
+    def of(self, online: OnlineStore) -> OnlineColumns | StorageError:
+        """What a store answers, or why it cannot."""
+        try:
+            return online.read_columns(self.table_id, self.keys, self.features)
+        except StorageError as error:
+            return error
+
+
+class OnlineFeatures:
+    """Asks for features online. ``served`` is the registry by which features are answered now."""
+
+    def __init__(
+        self, served: Callable[[FeatureService | Sequence[str]], Registry], online: OnlineStore, now: Clock
+    ) -> None:
+        self._served = served
         self._online = online
-        self._prepared = lru_cache(maxsize=1_000)(self._prepare)  # definitions do not change while it lives
+        self._now = now
+        self._retrieval: OnlineRetrieval | None = None
 
-    def get(
+    def ask(
         self,
         features: FeatureService | Sequence[str],
         entity_rows: Any,
         *,
-        request: Mapping[str, Any] | None,
-        full_feature_names: bool,
-        defaults: bool,
-        now: datetime,
-    ) -> OnlineResponse:
+        request: Mapping[str, Any] | None = None,
+        full_feature_names: bool = False,
+        defaults: bool = True,
+    ) -> OnlineQuestion:
+        """What ``get`` reads, for those who read it by themselves; raises as that does, but for StorageError."""
+        registry = self._served(features)
+        if self._retrieval is None or self._retrieval.registry is not registry:
+            self._retrieval = OnlineRetrieval(registry)
+        prepared = self._retrieval.prepared(
+            features if isinstance(features, FeatureService) else tuple(features), full_feature_names
+        )
+        return OnlineQuestion(prepared, Entities(entity_rows), request, self._now(), defaults=defaults)
+
+    def get(self, features: FeatureService | Sequence[str], entity_rows: Any, **options: Any) -> OnlineResponse:
         """Answer features for entity rows; see FeatureStore.get_online_features."""
-        asked = features if isinstance(features, FeatureService) else tuple(features)
-        prepared = self._prepared(asked, full_feature_names)
-        entities = Entities(entity_rows)
+        question = self.ask(features, entity_rows, **options)
+        return question.answer([read.of(self._online) for read in question.reads])
+
+
+class OnlineQuestion:
+    """Features that are asked for some entities: what has to be read, and what it makes of that."""
+
+    def __init__(
+        self,
+        prepared: _Prepared,
+        entities: Entities,
+        request: Mapping[str, Any] | None,
+        now: datetime,
+        *,
+        defaults: bool,
+    ) -> None:
         prepared.refuse_collisions(entities)
-        work = _Columns()
-        for group, dtypes, named, wanted in prepared.groups:
-            keys = entities.keys(dtypes, named)
-            try:
-                found = self._online.read_columns(group.table_id, keys, [*wanted])
-            except StorageError:
-                known = prepared.defaults(group, wanted) if defaults else {}
+        self._prepared = prepared
+        self._entities = entities
+        self._now = now
+        self._defaults = defaults
+        self._given = prepared.request_values(request or {}, entities, now) if prepared.derived or request else {}
+        self.reads = [
+            OnlineRead(group.table_id, entities.keys(dtypes, named), tuple(wanted))
+            for group, dtypes, named, wanted in prepared.groups
+        ]
+
+    def answer(self, found: Sequence[OnlineColumns | StorageError]) -> OnlineResponse:
+        """The answer, given what was found for each of ``reads``.
+
+        Raises the StorageError of a group that could not be read and has no defaults.
+        """
+        work, prepared, height = _Columns(), self._prepared, self._entities.height
+        for (group, _, _, wanted), columns in zip(prepared.groups, found, strict=True):
+            if isinstance(columns, StorageError):
+                known = prepared.defaults(group, wanted) if self._defaults else {}
                 if len(known) < len(wanted):
-                    raise
-                work.default(known, wanted, entities.height)
+                    raise columns
+                work.default(known, wanted, height)
             else:
-                work.add(found, wanted, group, now)
+                work.add(columns, wanted, group, self._now)
         if prepared.derived:
-            work.values |= prepared.request_values(request or {}, entities, now)
-        elif request:
-            prepared.request_values(request, entities, now)
+            work.values |= self._given
         for derivation in prepared.derived:
-            work.derive(derivation, entities.height)
-        return _response(entities, prepared, work)
+            work.derive(derivation, height)
+        return _response(self._entities, prepared, work)
+
+
+class OnlineRetrieval:
+    """What requests need of a registry, prepared once for each selection of features."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.registry = registry
+        self.prepared = lru_cache(maxsize=1_000)(self._prepare)  # definitions do not change while it lives
 
     def _prepare(self, features: FeatureService | tuple[str, ...], full_feature_names: bool) -> _Prepared:
-        selection = select(self._registry, features, full_feature_names=full_feature_names)
+        selection = select(self.registry, features, full_feature_names=full_feature_names)
         groups: list[_Read] = []
         for place, wanted in selection.stored.items():
             ref = selection.reads[place]
-            group = self._registry.group(ref.head)
+            group = self.registry.group(ref.head)
             if not group.online:
                 raise InvalidInput(
                     f"feature group {group.name!r} is not served online (online=False): read it with "
@@ -115,7 +173,7 @@ class OnlineRetrieval:
                 )
             columns = {feature: column(place, feature) for feature in wanted}
             groups.append(_Read(group, key_dtypes(group.entity), dict(ref.keys), columns))
-        return _Prepared(selection, groups, *online_derivations(self._registry, selection))
+        return _Prepared(selection, groups, *online_derivations(self.registry, selection))
 
 
 class _Read(NamedTuple):

@@ -25,7 +25,7 @@ from features.frames import as_frame
 from features.intervals import whole_days
 from features.lineage import Lineage, lineage
 from features.materialization import Backfill, Materializer, Preview
-from features.online import OnlineResponse, OnlineRetrieval
+from features.online import OnlineFeatures, OnlineResponse
 from features.point_in_time import History, Limits
 from features.push import Push, Pusher, RowCheck, check_ranges
 from features.reading import provenance
@@ -102,7 +102,7 @@ class FeatureStore:
             HistoricalRetrieval, offline=offline, code_version=code_version, pushes=self._folding, limits=limits
         )
         self._training_sets = TrainingSets(registry, offline, self._retrieval, tracker, self.now)
-        self._online = registry, OnlineRetrieval(registry, online)
+        self.online_features = OnlineFeatures(self.versions.served, online, self.now)
 
     def now(self) -> datetime:
         """The clock's moment, in UTC."""
@@ -316,16 +316,8 @@ class FeatureStore:
         ``defaults``, StorageError is raised. Definitions that another process applied, held or released
         are known at most five seconds later.
         """
-        registry = self.versions.served(features)
-        if self._online[0] is not registry:
-            self._online = registry, OnlineRetrieval(registry, self.online)
-        return self._online[1].get(
-            features,
-            entity_rows,
-            request=request,
-            full_feature_names=full_feature_names,
-            defaults=defaults,
-            now=self.now(),
+        return self.online_features.get(
+            features, entity_rows, request=request, full_feature_names=full_feature_names, defaults=defaults
         )
 
     def current_rows(

@@ -230,10 +230,11 @@ class Publication:
 class OnlineStore(Protocol):
     """The newest row of every entity, readable in microseconds.
 
-    ``target`` names the store in the publish log.
+    ``target`` names the store in the publish log. A ``local`` one is read without waiting for a network.
     """
 
     target: str
+    local: bool
 
     def write(self, table_id: str, keys: Sequence[str], rows: pl.DataFrame, publication: Publication) -> int:
         """Merge rows by their order, move the watermark and keep the publication, in one transaction.

@@ -43,8 +43,18 @@ class FeatureServer:
         self, store: FeatureStore, limits: Limits | None = None, closing: Callable[[], None] | None = None
     ) -> None:
         limits, latency = limits or Limits(), Latency()
-        self._endpoints = {kind.path: kind(store, limits, latency) for kind in _ENDPOINTS}
-        self._others = _others(store, limits, latency, closing)
+        reading, pushing = GetOnlineFeaturesEndpoint(store, limits, latency), PushEndpoint(store, limits, latency)
+        self._endpoints = {endpoint.path: endpoint for endpoint in (reading, pushing)}
+        self._others = _others(store, limits, latency, self._close)
+        self._closing = closing
+        self.immediate = {reading.path.encode(): reading.at_once} if store.online.local else {}
+        self.longest = limits.body
+
+    def _close(self) -> None:
+        for endpoint in self._endpoints.values():
+            endpoint.close()
+        if self._closing is not None:
+            self._closing()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request; Starlette's layers would take as long as most answers."""
@@ -74,7 +84,7 @@ def _end_with(parent: BaseProcess) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _others(store: FeatureStore, limits: Limits, latency: Latency, closing: Callable[[], None] | None) -> Starlette:
+def _others(store: FeatureStore, limits: Limits, latency: Latency, closing: Callable[[], None]) -> Starlette:
     """All paths but those above, and the words for what is no path."""
     described = document(limits)
     docs = lru_cache(maxsize=1)(lambda: page(described))
@@ -109,12 +119,11 @@ def _others(store: FeatureStore, limits: Limits, latency: Latency, closing: Call
     )
 
 
-def _lifespan(closing: Callable[[], None] | None) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
+def _lifespan(closing: Callable[[], None]) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         yield
-        if closing is not None:
-            closing()
+        closing()
 
     return lifespan
 

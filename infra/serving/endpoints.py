@@ -1,14 +1,16 @@
 """The endpoints: reading and pushing features, each an ASGI application of its own.
 
 They are plain ASGI, since requests and responses as objects would take as long as the answer does. Features are read
-on the event loop: that takes microseconds. A push waits for the disk, so it goes to a thread.
+on the event loop where the store is local: that takes microseconds. Whatever waits for a network or for the disk, as a
+push does, goes to a thread.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import ClassVar
 
 import msgspec
 from anyio import to_thread
@@ -18,12 +20,15 @@ from features.compute import stored_schema
 from features.errors import FeatureFabError, NotRegistered
 from features.feature_group import EVENT_TIMESTAMP
 from features.feature_service import FeatureService
+from features.online import OnlineQuestion
 from features.store import FeatureStore
 from features.stored_types import key_dtypes
 from features.times import UTC_US
 from infra.serving.answers import FORMATS, JSON
+from infra.serving.gathering import Found, GatheringReader
 from infra.serving.latency import Latency
 from infra.serving.problems import FAILED, PROBLEM_JSON, Problem, refused
+from infra.serving.protocol import Headers, Reply
 from infra.serving.requests import GetOnlineFeatures, Limits, Push, check_size, decoded, from_text, numbers, textual
 
 _LOG = logging.getLogger("featurefab.serving")
@@ -32,7 +37,7 @@ _LOG = logging.getLogger("featurefab.serving")
 class Endpoint:
     """An ASGI application for one path: reads the body, answers, counts, and words what went wrong."""
 
-    path: str
+    path: ClassVar[str]
 
     def __init__(self, store: FeatureStore, limits: Limits, latency: Latency) -> None:
         self._store = store
@@ -41,31 +46,33 @@ class Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        began, status = time.perf_counter(), 500
-        headers = dict(scope["headers"])
-        more: Mapping[str, str] = {}
+        began, headers = time.perf_counter(), dict(scope["headers"])
         try:
             _refuse_pages(headers)
             body = await _body(headers, receive, self._limits.body)
-            kind, answer = await self.answer(body, headers)
-            status = 200
-        except Problem as problem:
-            kind, answer, more = PROBLEM_JSON, problem.document(), problem.headers
-            status = problem.status
-        except Exception:  # noqa: BLE001 - who asked gets a document whatever it was, and the log how it came about
-            _LOG.exception("%s failed", self.path)
-            kind, answer = PROBLEM_JSON, FAILED.document()
-        finally:
-            self._seen.add(status, time.perf_counter() - began)
-        await _respond(send, status, {"content-type": kind, **more}, answer)
+            reply = Reply(200, *await self.answer(body, headers))
+        except Exception as error:  # noqa: BLE001 - who asked gets a document, whatever it was
+            reply = self._worded(error)
+        self._seen.add(reply.status, time.perf_counter() - began)
+        await _respond(send, reply)
 
-    async def answer(self, body: bytes, headers: dict[bytes, bytes]) -> tuple[str, bytes]:
+    def _worded(self, error: Exception) -> Reply:
+        """What is said of an error; the log has how one came about that is no problem of the request."""
+        if not isinstance(error, Problem):
+            _LOG.error("%s failed", self.path, exc_info=error)
+            error = FAILED
+        return Reply(error.status, PROBLEM_JSON, error.document(), error.headers)
+
+    async def answer(self, body: bytes, headers: Headers) -> tuple[str, bytes]:
         """The media type and the body of the answer; Problem where there is none."""
         raise NotImplementedError
 
+    def close(self) -> None:
+        """Release what the endpoint opened; it is asked nothing afterwards."""
+
 
 class GetOnlineFeaturesEndpoint(Endpoint):
-    """The newest features of some entities."""
+    """The newest features of some entities; from a store that is not local, for many requests at once."""
 
     path = "/get-online-features"
     _decoder = msgspec.json.Decoder(GetOnlineFeatures)
@@ -73,20 +80,44 @@ class GetOnlineFeaturesEndpoint(Endpoint):
     def __init__(self, store: FeatureStore, limits: Limits, latency: Latency) -> None:
         super().__init__(store, limits, latency)
         self._texts = textual({k: t for e in store.registry.entities.values() for k, t in key_dtypes(e).items()})
+        self._reader = None if store.online.local else GatheringReader(store.online)
 
-    async def answer(self, body: bytes, headers: dict[bytes, bytes]) -> tuple[str, bytes]:
+    async def answer(self, body: bytes, headers: Headers) -> tuple[str, bytes]:
         """The features in the format that is accepted."""
+        kind, question = self._asked(body, headers)
+        if self._reader is None:
+            return kind, self._written(kind, question, self._read(question))
+        return kind, self._written(kind, question, await self._reader.read(question.reads))
+
+    def at_once(self, body: bytes, headers: Headers) -> Reply:
+        """The response to a request, from a local store."""
+        began = time.perf_counter()
+        try:
+            _refuse_pages(headers)
+            kind, question = self._asked(body, headers)
+            reply = Reply(200, kind, self._written(kind, question, self._read(question)))
+        except Exception as error:  # noqa: BLE001 - who asked gets a document, whatever it was
+            reply = self._worded(error)
+        self._seen.add(reply.status, time.perf_counter() - began)
+        return reply
+
+    def close(self) -> None:
+        """End what reads."""
+        if self._reader is not None:
+            self._reader.close()
+
+    def _asked(self, body: bytes, headers: Headers) -> tuple[str, OnlineQuestion]:
+        """The format to answer in, and what is asked."""
         kind = _accepted(headers)
         asked = decoded(body, self._decoder)
         check_size(asked, self._limits)
         try:
-            answer = self._store.get_online_features(
+            return kind, self._store.online_features.ask(
                 self._features(asked),
                 from_text(asked.entities, self._texts, "entities") if self._texts else asked.entities,
                 request=asked.request and {name: numbers(value) for name, value in asked.request.items()},
                 full_feature_names=asked.full_feature_names,
             )
-            return kind, FORMATS[kind](answer)
         except FeatureFabError as error:
             raise refused(error, "features") from error
 
@@ -95,6 +126,15 @@ class GetOnlineFeaturesEndpoint(Endpoint):
             return self._store.registry.service(asked.feature_service)
         return asked.features or []
 
+    def _read(self, question: OnlineQuestion) -> Found:
+        return [read.of(self._store.online) for read in question.reads]
+
+    def _written(self, kind: str, question: OnlineQuestion, found: Found) -> bytes:
+        try:
+            return FORMATS[kind](question.answer(found))
+        except FeatureFabError as error:
+            raise refused(error, "features") from error
+
 
 class PushEndpoint(Endpoint):
     """Feature rows from outside, online and offline at once."""
@@ -102,7 +142,7 @@ class PushEndpoint(Endpoint):
     path = "/push"
     _decoder = msgspec.json.Decoder(Push)
 
-    async def answer(self, body: bytes, headers: dict[bytes, bytes]) -> tuple[str, bytes]:  # noqa: ARG002 - JSON alone
+    async def answer(self, body: bytes, headers: Headers) -> tuple[str, bytes]:  # noqa: ARG002 - JSON alone
         """How many rows were written, and their created_timestamp."""
         pushed = decoded(body, self._decoder)
         if len({len(values) for values in pushed.df.values()}) > 1:
@@ -122,14 +162,12 @@ class PushEndpoint(Endpoint):
         return JSON, msgspec.json.encode(said)
 
 
-async def _respond(send: Send, status: int, headers: Mapping[str, str], body: bytes) -> None:
-    raw = [(name.encode(), value.encode()) for name, value in headers.items()]
-    raw.append((b"content-length", b"%d" % len(body)))
-    await send({"type": "http.response.start", "status": status, "headers": raw})
-    await send({"type": "http.response.body", "body": body})
+async def _respond(send: Send, reply: Reply) -> None:
+    await send({"type": "http.response.start", "status": reply.status, "headers": reply.raw_headers()})
+    await send({"type": "http.response.body", "body": reply.body})
 
 
-async def _body(headers: dict[bytes, bytes], receive: Receive, limit: int) -> bytes:
+async def _body(headers: Headers, receive: Receive, limit: int) -> bytes:
     """The body of a request; Problem where it is longer than it may be, as soon as that is known."""
     declared = headers.get(b"content-length", b"0")
     if declared.isdigit() and int(declared) > limit:
@@ -144,13 +182,13 @@ async def _body(headers: dict[bytes, bytes], receive: Receive, limit: int) -> by
     return body
 
 
-def _refuse_pages(headers: dict[bytes, bytes]) -> None:
+def _refuse_pages(headers: Headers) -> None:
     """Problem for what a page in a browser sends across sites: it could reach a server on loopback."""
     if headers.get(b"sec-fetch-site", b"none") not in (b"none", b"same-origin"):
         raise Problem(403, "pages of other sites may not ask this server")
 
 
-def _accepted(headers: dict[bytes, bytes]) -> str:
+def _accepted(headers: Headers) -> str:
     """The format to answer in: the first one accepted that there is, JSON where none is named."""
     accept = headers.get(b"accept")
     if accept in {None, b"*/*", b"application/json"}:

@@ -11,8 +11,8 @@ from uvicorn.supervisors import Multiprocess
 
 from features.errors import SettingsError
 from infra.loopback import end_with_parent
-from infra.serving.app import create
-from infra.serving.protocol import OneWriteProtocol
+from infra.serving.app import FeatureServer, create
+from infra.serving.protocol import ImmediateProtocol
 from infra.settings import LOOPBACK, Settings, apply_isolation, load_settings
 
 _BACKLOG = 2_048
@@ -42,11 +42,15 @@ def main() -> None:
         _serve(listener)
 
 
-def _serve(listener: socket.socket, workers: int = 1) -> None:
-    config = uvicorn.Config(
-        f"{create.__module__}:{create.__name__}",
-        factory=True,
-        http=OneWriteProtocol,
+def configured(app: FeatureServer | str, workers: int = 1) -> uvicorn.Config:
+    """How uvicorn is to serve an application, or what "module:function" makes in each worker.
+
+    Nothing may wrap the application: the protocol asks it for what is answered at once.
+    """
+    return uvicorn.Config(
+        app,
+        factory=isinstance(app, str),
+        http=ImmediateProtocol,
         ws="none",
         proxy_headers=False,
         workers=workers,
@@ -54,6 +58,10 @@ def _serve(listener: socket.socket, workers: int = 1) -> None:
         log_level="warning",
         access_log=False,
     )
+
+
+def _serve(listener: socket.socket, workers: int = 1) -> None:
+    config = configured(f"{create.__module__}:{create.__name__}", workers)
     if workers == 1:
         uvicorn.Server(config).run(sockets=[listener])
     else:

@@ -50,6 +50,8 @@ class LmdbOnlineStore:
     StorageError where the folder cannot be used.
     """
 
+    local = True
+
     def __init__(self, path: Path, target: str = "lmdb", *, map_size: int = MAP_SIZE) -> None:
         self.target = target
         self._path = path

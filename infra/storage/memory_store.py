@@ -31,6 +31,8 @@ class MemoryOnlineStore:
     Threads may share it: a read sees all of a write or nothing.
     """
 
+    local = True
+
     def __init__(self, target: str = "memory") -> None:
         self.target = target
         self._tables: dict[str, _Table] | None = {}

@@ -66,6 +66,8 @@ class RedisOnlineStore:
     cannot be used, StorageError where the server cannot be asked; it connects when first asked.
     """
 
+    local = False
+
     def __init__(
         self,
         url: str,

@@ -26,8 +26,8 @@ from features import Entity, Feature, FeatureGroup, FeatureService, FeatureStore
 from features.times import UTC_US
 from infra.serving.answers import ARROW, MSGPACK
 from infra.serving.app import FeatureServer
-from infra.serving.protocol import OneWriteProtocol
 from infra.serving.requests import Limits
+from infra.serving.server import configured
 from infra.wiring import connect
 
 NOW = datetime(2026, 3, 10, tzinfo=UTC)
@@ -89,7 +89,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FeatureStore]:
 @contextmanager
 def serving(store: FeatureStore, limits: Limits | None = None) -> Iterator[httpx.Client]:
     """A client of a server over the store, on a port of its own in a thread of this process."""
-    config = uvicorn.Config(FeatureServer(store, limits), log_level="error", http=OneWriteProtocol)
+    config = configured(FeatureServer(store, limits))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server, port = uvicorn.Server(config), listener.getsockname()[1]
         thread = Thread(target=server.run, args=([listener],))
