@@ -1,4 +1,4 @@
-"""The server's connections: whatever comes in one go or in pieces is answered in turn, at once or by the application."""
+"""Connections: what comes in one go or in pieces is answered in turn, at once or by the application."""
 
 from __future__ import annotations
 
