@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property, lru_cache
@@ -23,6 +23,9 @@ from features.stored_types import key_dtypes, typed_value
 from features.stores import Key, OnlineColumns, OnlineStore
 from features.times import UTC_US, Clock
 
+STORE, CACHE, DEFAULT = "store", "cache", "default"
+"""Where answers come from."""
+
 
 @dataclass(frozen=True)
 class OnlineResponse:
@@ -30,7 +33,8 @@ class OnlineResponse:
 
     An event timestamp says as of when an answer stands, also that of a row that is OUTSIDE_MAX_AGE (while
     the store still has it); a derived feature is as old as the oldest it reads. ``origins`` says by name where
-    answers come from: "store", or "default" where the store could not be asked; these are as of no moment.
+    answers come from: "store", "cache" (what this process remembers of the store), or "default" where the store could
+    not be asked; these are as of no moment.
     ``asked`` are the entity rows as columns of equal length. Features of one group share their lists.
     """
 
@@ -70,6 +74,18 @@ class OnlineRead(NamedTuple):
         """What a store answers, or why it cannot."""
         try:
             return online.read_columns(self.table_id, self.keys, self.features)
+        except StorageError as error:
+            return self.without(online, error)
+
+    def without(self, online: OnlineStore, error: StorageError) -> OnlineColumns | StorageError:
+        """What is remembered of a store that does not answer, or why it does not."""
+        remembered = online.at_hand(self.table_id, self.keys, self.features, stale=True)
+        return error if remembered is None else remembered
+
+    def at_hand(self, online: OnlineStore) -> OnlineColumns | StorageError | None:
+        """What a store answers without waiting, or why it cannot; None where one has to wait."""
+        try:
+            return online.at_hand(self.table_id, self.keys, self.features)
         except StorageError as error:
             return error
 
@@ -209,11 +225,11 @@ class _Prepared:
     @cached_property
     def stored(self) -> dict[str, str]:
         """Where each answer comes from where all come from the store."""
-        return self.origins(set())
+        return self.origins({})
 
-    def origins(self, defaulted: Collection[str]) -> dict[str, str]:
-        """Where each answer comes from, given the columns that hold defaults."""
-        return {name: "default" if there in defaulted else "store" for name, there in self.outputs.items()}
+    def origins(self, elsewhere: Mapping[str, str]) -> dict[str, str]:
+        """Where each answer comes from, given the columns that do not come from the store."""
+        return {name: elsewhere.get(there, STORE) for name, there in self.outputs.items()}
 
     def refuse_collisions(self, entities: Entities) -> None:
         """InvalidInput where an entity row already has a column with the name of an answer."""
@@ -250,14 +266,14 @@ class _Columns:
     values: dict[str, Sequence[Any]] = field(default_factory=dict)
     statuses: dict[str, Sequence[str]] = field(default_factory=dict)
     moments: dict[str, Sequence[datetime | None]] = field(default_factory=dict)
-    defaulted: set[str] = field(default_factory=set)
+    elsewhere: dict[str, str] = field(default_factory=dict)
 
     def default(self, known: Mapping[str, Any], wanted: Mapping[str, str], rows: int) -> None:
         """Features of a group whose store could not be asked."""
         for feature, there in wanted.items():
             self.values[there], self.statuses[there] = [known[feature]] * rows, [PRESENT] * rows
             self.moments[there] = [None] * rows
-            self.defaulted.add(there)
+            self.elsewhere[there] = DEFAULT
 
     def add(self, found: OnlineColumns, wanted: Mapping[str, str], group: FeatureGroup, now: datetime) -> None:
         """The stored features of a group, from what the store has at ``now``."""
@@ -275,6 +291,8 @@ class _Columns:
                 each = zip(values, reasons, strict=True)
                 statuses = [NULL_VALUE if v is None and reason is PRESENT else reason for v, reason in each]
             self.values[there], self.statuses[there], self.moments[there] = values, statuses, times
+            if found.cached:
+                self.elsewhere[there] = CACHE
 
     def derive(self, derived: OnlineDerivation, rows: int) -> None:
         """A derived feature, from the columns that it reads."""
@@ -282,8 +300,9 @@ class _Columns:
         self.values[name] = values = derived.values(self.values, rows)
         self.statuses[name] = derived.statuses(values, [self.statuses[c] for c in read])
         self.moments[name] = [_oldest([self.moments[c][row] for c in read]) for row in range(rows)]
-        if not self.defaulted.isdisjoint(read):
-            self.defaulted.add(name)
+        origins = {self.elsewhere.get(c, STORE) for c in read}
+        if read and (origin := next(o for o in (DEFAULT, STORE, CACHE) if o in origins)) != STORE:
+            self.elsewhere[name] = origin
 
 
 def _oldest(times: Sequence[datetime | None]) -> datetime | None:
@@ -300,5 +319,5 @@ def _response(entities: Entities, prepared: _Prepared, work: _Columns) -> Online
         {name: work.statuses[there] for name, there in outputs.items()},
         {name: work.moments[there] for name, there in outputs.items()},
         prepared.output_types,
-        prepared.stored if not work.defaulted else prepared.origins(work.defaulted),
+        prepared.stored if not work.elsewhere else prepared.origins(work.elsewhere),
     )

@@ -210,11 +210,13 @@ class OnlineRow:
 class OnlineColumns(NamedTuple):
     """The newest rows of some entities, column by column: an entry per entity, None where it has no row.
 
-    ``event_timestamps`` are UTC. A deleted row is none. A feature that a row lacks is None.
+    ``event_timestamps`` are UTC. A deleted row is none. A feature that a row lacks is None. ``cached`` ones are what
+    this process remembers of a store on the network.
     """
 
     event_timestamps: Sequence[datetime | None]
     values: Mapping[str, Sequence[Any]]
+    cached: bool = False
 
 
 @dataclass(frozen=True)
@@ -230,11 +232,11 @@ class Publication:
 class OnlineStore(Protocol):
     """The newest row of every entity, readable in microseconds.
 
-    ``target`` names the store in the publish log. A ``local`` one is read without waiting for a network.
+    ``target`` names the store in the publish log. Of one that is ``at_once``, rows may be at hand.
     """
 
     target: str
-    local: bool
+    at_once: bool
 
     def write(self, table_id: str, keys: Sequence[str], rows: pl.DataFrame, publication: Publication) -> int:
         """Merge rows by their order, move the watermark and keep the publication, in one transaction.
@@ -257,6 +259,14 @@ class OnlineStore(Protocol):
 
     def read_columns(self, table_id: str, keys: Sequence[Key], features: Sequence[str]) -> OnlineColumns:
         """Some features of some entities, in order: what ``read`` finds, without a row for each."""
+
+    def at_hand(
+        self, table_id: str, keys: Sequence[Key], features: Sequence[str], *, stale: bool = False
+    ) -> OnlineColumns | None:
+        """What ``read_columns`` says where that takes no waiting, else None.
+
+        ``stale`` asks for what was so a short while ago, for the store does not answer.
+        """
 
     def watermark(self, table_id: str) -> int:
         """The last plan that was published; 0 for none."""

@@ -17,7 +17,16 @@ from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
 import pydantic_settings
-from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, PrivateAttr, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    PrivateAttr,
+    SecretStr,
+    ValidationError,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from features.errors import SettingsError
@@ -102,6 +111,12 @@ class Settings(BaseSettings):
 
     redis_namespace: Annotated[str, Field(min_length=1)] = "featurefab"
     """What the keys in Redis begin with: homes that share a server need one each."""
+
+    online_cache_mb: NonNegativeInt = 0
+    """How many megabytes of rows each worker of `serve` remembers of a Redis; 0: none."""
+
+    online_cache_seconds: PositiveInt = 300
+    """How many seconds such a row is remembered at most; one that changes is forgotten at once."""
 
     mlflow_tracking_uri: Url | None = Field(default=None, repr=False)
     """An MLflow server or database; unset: SQLite in the home."""

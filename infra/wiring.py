@@ -32,6 +32,7 @@ from infra.storage.delta import DeltaLake
 from infra.storage.lmdb_store import LmdbOnlineStore
 from infra.storage.push_log import LmdbPushLog
 from infra.storage.redis_store import RedisOnlineStore
+from infra.storage.row_cache import RowCache
 from infra.tracking import MlflowTracker
 
 
@@ -72,15 +73,16 @@ def open_platform(
     home: Path | str | None = None,
     clock: Clock | None = None,
     parallel: int | None = None,
+    row_cache: RowCache | None = None,
 ) -> Platform:
     """What ``connect`` makes, with the parts that flows and commands need beside the store.
 
-    ``parallel`` goes before the setting of that name.
+    ``parallel`` goes before the setting of that name. ``row_cache`` remembers rows of an online store on the network.
     """
     settings = load_settings(home=None if home is None else Path(home), parallel=parallel)
     definitions = registry if isinstance(registry, Registry) else load_registry(registry or settings.registry)
     lake = DeltaLake(settings.lake, settings.storage_options_plain)
-    online = open_online(settings, definitions, clock or utc_now)
+    online = open_online(settings, definitions, clock or utc_now, row_cache)
     tracker = MlflowTracker(settings.mlflow_uri, settings.mlflow_artifacts)
     own = cache(partial(group_suites, settings.suites, definitions))  # read when something is pushed
     store = FeatureStore(
@@ -100,7 +102,7 @@ def open_platform(
     return Platform(settings, store, lake, tracker)
 
 
-def open_online(settings: Settings, registry: Registry, clock: Clock) -> OnlineStore:
+def open_online(settings: Settings, registry: Registry, clock: Clock, row_cache: RowCache | None = None) -> OnlineStore:
     """The online store that the settings name; raises SettingsError for a Redis without a URL."""
     target = settings.online_target or settings.online
     if settings.online == "lmdb":
@@ -109,7 +111,7 @@ def open_online(settings: Settings, registry: Registry, clock: Clock) -> OnlineS
         raise SettingsError("online is 'redis', but redis_url is not set: set FEATUREFAB_REDIS_URL")
     ttls = {group.table_id: group.ttl_span for group in registry.groups.values()}
     url, namespace = settings.redis_url.get_secret_value(), settings.redis_namespace
-    return RedisOnlineStore(url, namespace=namespace, ttl_of=ttls.get, target=target, clock=clock)
+    return RedisOnlineStore(url, namespace=namespace, ttl_of=ttls.get, target=target, clock=clock, cache=row_cache)
 
 
 def _user() -> str:

@@ -7,7 +7,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from multiprocessing import parent_process
 from multiprocessing.process import BaseProcess
 from threading import Thread
@@ -30,24 +30,30 @@ from infra.serving.metrics import METRICS_TEXT, metrics_text
 from infra.serving.openapi import document, page
 from infra.serving.problems import FAILED, PROBLEM_JSON, Problem
 from infra.serving.requests import Limits
+from infra.settings import load_settings
+from infra.storage.row_cache import RowCache
 from infra.wiring import open_platform
 
 
 class FeatureServer:
     """The application over a store: the endpoints that are in a hurry, and Starlette for the rest.
 
-    ``closing`` is called when it ends.
+    ``closing`` is called when it ends; ``cache`` is what the online store remembers, to be told of in the metrics.
     """
 
     def __init__(
-        self, store: FeatureStore, limits: Limits | None = None, closing: Callable[[], None] | None = None
+        self,
+        store: FeatureStore,
+        limits: Limits | None = None,
+        closing: Callable[[], None] | None = None,
+        cache: RowCache | None = None,
     ) -> None:
         limits, latency = limits or Limits(), Latency()
         reading, pushing = GetOnlineFeaturesEndpoint(store, limits, latency), PushEndpoint(store, limits, latency)
         self._endpoints = {endpoint.path: endpoint for endpoint in (reading, pushing)}
-        self._others = _others(store, limits, latency, self._close)
+        self._others = _others(store, limits, partial(metrics_text, latency, cache), self._close)
         self._closing = closing
-        self.immediate = {reading.path.encode(): reading.at_once} if store.online.local else {}
+        self.immediate = {reading.path.encode(): reading.at_once} if store.online.at_once else {}
         self.longest = limits.body
 
     def _close(self) -> None:
@@ -70,12 +76,15 @@ _ENDPOINTS: tuple[type[Endpoint], ...] = (GetOnlineFeaturesEndpoint, PushEndpoin
 
 def create() -> FeatureServer:
     """The application over the home of the settings, opened in this process: what each worker runs."""
-    store = open_platform().store
+    settings = load_settings()
+    size = settings.online_cache_mb * 1_000_000
+    cache = RowCache(size, settings.online_cache_seconds) if size and settings.online == "redis" else None
+    store = open_platform(row_cache=cache).store
     gc.collect()
     gc.freeze()  # what is there now stays: collections need not look through it again and again
     if (parent := parent_process()) is not None:
         Thread(target=_end_with, args=(parent,), daemon=True).start()
-    return FeatureServer(store, closing=store.close)
+    return FeatureServer(store, closing=store.close, cache=cache)
 
 
 def _end_with(parent: BaseProcess) -> None:
@@ -84,7 +93,9 @@ def _end_with(parent: BaseProcess) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _others(store: FeatureStore, limits: Limits, latency: Latency, closing: Callable[[], None]) -> Starlette:
+def _others(
+    store: FeatureStore, limits: Limits, figures: Callable[[], bytes], closing: Callable[[], None]
+) -> Starlette:
     """All paths but those above, and the words for what is no path."""
     described = document(limits)
     docs = lru_cache(maxsize=1)(lambda: page(described))
@@ -100,7 +111,7 @@ def _others(store: FeatureStore, limits: Limits, latency: Latency, closing: Call
         return _json({"status": "ok", "groups": len(store.registry.groups)})
 
     async def metrics(_: Request) -> Response:
-        return Response(metrics_text(latency), media_type=METRICS_TEXT)
+        return Response(figures(), media_type=METRICS_TEXT)
 
     async def openapi(_: Request) -> Response:
         return _json(described)

@@ -1,8 +1,8 @@
 """The endpoints: reading and pushing features, each an ASGI application of its own.
 
-They are plain ASGI, since requests and responses as objects would take as long as the answer does. Features are read
-on the event loop where the store is local: that takes microseconds. Whatever waits for a network or for the disk, as a
-push does, goes to a thread.
+They are plain ASGI, since requests and responses as objects would take as long as the answer does. What is at hand is
+read on the event loop: that takes microseconds. Whatever waits for a network or for the disk, as a push does, goes to a
+thread.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Endpoint:
 
 
 class GetOnlineFeaturesEndpoint(Endpoint):
-    """The newest features of some entities; from a store that is not local, for many requests at once."""
+    """The newest features of some entities; those that are not at hand are read for many requests at once."""
 
     path = "/get-online-features"
     _decoder = msgspec.json.Decoder(GetOnlineFeatures)
@@ -80,22 +80,26 @@ class GetOnlineFeaturesEndpoint(Endpoint):
     def __init__(self, store: FeatureStore, limits: Limits, latency: Latency) -> None:
         super().__init__(store, limits, latency)
         self._texts = textual({k: t for e in store.registry.entities.values() for k, t in key_dtypes(e).items()})
-        self._reader = None if store.online.local else GatheringReader(store.online)
+        self._reader = GatheringReader(store.online)
 
     async def answer(self, body: bytes, headers: Headers) -> tuple[str, bytes]:
         """The features in the format that is accepted."""
         kind, question = self._asked(body, headers)
-        if self._reader is None:
-            return kind, self._written(kind, question, self._read(question))
-        return kind, self._written(kind, question, await self._reader.read(question.reads))
+        found = self._at_hand(question)
+        if found is None:
+            found = await self._reader.read(question.reads)
+        return kind, self._written(kind, question, found)
 
-    def at_once(self, body: bytes, headers: Headers) -> Reply:
-        """The response to a request, from a local store."""
+    def at_once(self, body: bytes, headers: Headers) -> Reply | None:
+        """The response to a request; None where the store has to be waited for."""
         began = time.perf_counter()
         try:
             _refuse_pages(headers)
             kind, question = self._asked(body, headers)
-            reply = Reply(200, kind, self._written(kind, question, self._read(question)))
+            found = self._at_hand(question)
+            if found is None:
+                return None
+            reply = Reply(200, kind, self._written(kind, question, found))
         except Exception as error:  # noqa: BLE001 - who asked gets a document, whatever it was
             reply = self._worded(error)
         self._seen.add(reply.status, time.perf_counter() - began)
@@ -103,8 +107,7 @@ class GetOnlineFeaturesEndpoint(Endpoint):
 
     def close(self) -> None:
         """End what reads."""
-        if self._reader is not None:
-            self._reader.close()
+        self._reader.close()
 
     def _asked(self, body: bytes, headers: Headers) -> tuple[str, OnlineQuestion]:
         """The format to answer in, and what is asked."""
@@ -126,8 +129,15 @@ class GetOnlineFeaturesEndpoint(Endpoint):
             return self._store.registry.service(asked.feature_service)
         return asked.features or []
 
-    def _read(self, question: OnlineQuestion) -> Found:
-        return [read.of(self._store.online) for read in question.reads]
+    def _at_hand(self, question: OnlineQuestion) -> Found | None:
+        """What is found without waiting, for all reads or None."""
+        found: Found = []
+        for read in question.reads:
+            columns = read.at_hand(self._store.online)
+            if columns is None:
+                return None
+            found.append(columns)
+        return found
 
     def _written(self, kind: str, question: OnlineQuestion, found: Found) -> bytes:
         try:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from infra.serving.latency import BOUNDS, Latency
+from infra.storage.row_cache import RowCache
 
 METRICS_TEXT = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -32,8 +33,29 @@ class _Requests(Collector):
         yield seconds
 
 
-def metrics_text(latency: Latency) -> bytes:
+class _Cached(Collector):
+    def __init__(self, cache: RowCache) -> None:
+        self._cache = cache
+
+    def collect(self) -> Iterator[Metric]:
+        stats = self._cache.stats
+        rows = CounterMetricFamily("featurefab_cache_rows", "Rows asked of the cache, by outcome.", labels=["outcome"])
+        gone = CounterMetricFamily("featurefab_cache_gone", "Rows no longer remembered, by cause.", labels=["cause"])
+        for outcome, number in (("hit", stats.hits), ("miss", stats.misses)):
+            rows.add_metric([outcome], number)
+        for cause, number in (("room", stats.evicted), ("change", stats.changed)):
+            gone.add_metric([cause], number)
+        yield rows
+        yield gone
+        yield GaugeMetricFamily("featurefab_cache_entries", "Rows that are remembered.", len(self._cache))
+        yield GaugeMetricFamily("featurefab_cache_bytes", "About how many bytes they take.", self._cache.bytes)
+        yield GaugeMetricFamily("featurefab_cache_trusted", "1 while changes are told of.", int(self._cache.trusted))
+
+
+def metrics_text(latency: Latency, cache: RowCache | None = None) -> bytes:
     """The figures of this worker in Prometheus' text format."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Requests(latency))
+    if cache is not None:
+        registry.register(_Cached(cache))
     return generate_latest(registry)

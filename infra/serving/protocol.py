@@ -30,8 +30,8 @@ class Reply(NamedTuple):
         return own + [(name.encode(), value.encode()) for name, value in self.headers.items()]
 
 
-Answer = Callable[[bytes, Headers], Reply]
-"""Answers a request with that body at once; raises nothing."""
+Answer = Callable[[bytes, Headers], Reply | None]
+"""Answers a request with that body at once, None where that takes waiting; raises nothing."""
 
 
 class Immediate(Protocol):
@@ -74,8 +74,14 @@ class ImmediateProtocol(HttpToolsProtocol):
         if self._answer is None:
             super().on_message_complete()
             return
-        answer, self._answer = self._answer, None
-        self._send(answer(b"".join(self._parts), dict(self.headers)))
+        answer, self._answer, body = self._answer, None, b"".join(self._parts)
+        reply = answer(body, dict(self.headers))
+        if reply is not None:
+            self._send(reply)
+            return
+        super().on_headers_complete()
+        super().on_body(body)
+        super().on_message_complete()
 
     def _found(self) -> Answer | None:
         """What answers the request; None where it is the application's as any other, in turn and with its limits."""

@@ -210,6 +210,11 @@ class Rows:
         return len(self._keys)
 
     @property
+    def keys(self) -> Sequence[bytes]:
+        """The encoded keys, ascending."""
+        return self._keys
+
+    @property
     def size(self) -> int:
         """About how many bytes the encoded rows take, keys included."""
         return int(self._rows.estimated_size() * 1.2) + sum(map(len, self._keys[:1000])) * (len(self) // 1000 + 1)

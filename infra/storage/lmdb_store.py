@@ -50,7 +50,7 @@ class LmdbOnlineStore:
     StorageError where the folder cannot be used.
     """
 
-    local = True
+    at_once = True
 
     def __init__(self, path: Path, target: str = "lmdb", *, map_size: int = MAP_SIZE) -> None:
         self.target = target
@@ -93,6 +93,12 @@ class LmdbOnlineStore:
         """Some features of some entities, in order: what ``read`` finds, without a row for each."""
         codec, found = self._find(table_id, keys)
         return codec.decode_columns(found, features)
+
+    def at_hand(
+        self, table_id: str, keys: Sequence[Key], features: Sequence[str], *, stale: bool = False
+    ) -> OnlineColumns | None:
+        """What ``read_columns`` says; nothing is remembered beside it."""
+        return None if stale else self.read_columns(table_id, keys, features)
 
     def watermark(self, table_id: str) -> int:
         """The last plan that was published; 0 for none."""

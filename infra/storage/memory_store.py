@@ -31,7 +31,7 @@ class MemoryOnlineStore:
     Threads may share it: a read sees all of a write or nothing.
     """
 
-    local = True
+    at_once = True
 
     def __init__(self, target: str = "memory") -> None:
         self.target = target
@@ -75,6 +75,12 @@ class MemoryOnlineStore:
         """Some features of some entities, in order: what ``read`` finds, without a row for each."""
         codec, found = self._find(table_id, keys)
         return codec.decode_columns(found, features)
+
+    def at_hand(
+        self, table_id: str, keys: Sequence[Key], features: Sequence[str], *, stale: bool = False
+    ) -> OnlineColumns | None:
+        """What ``read_columns`` says; nothing is remembered beside it."""
+        return None if stale else self.read_columns(table_id, keys, features)
 
     def watermark(self, table_id: str) -> int:
         """The last plan that was published; 0 for none."""

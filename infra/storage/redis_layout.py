@@ -214,6 +214,11 @@ class TableKeys:
         return found
 
 
+def tag_of(row: bytes) -> bytes:
+    """By which a cluster places a row: what stands between the first braces of its key."""
+    return row[row.index(b"{") + 1 : row.index(b"}")]
+
+
 def bucket_of(key: bytes) -> int:
     """In which bucket an entity's row lies."""
     return crc32(key) % BUCKETS

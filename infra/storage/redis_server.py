@@ -8,10 +8,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
-from typing import Any
+from typing import Any, TypeVar
 
-from features.errors import StorageError
+from features.errors import SettingsError, StorageError
 from infra.storage.redis_address import RedisAddress
+from infra.storage.redis_tracking import Tracking, begun
+from infra.storage.row_cache import RowCache
+
+Found = TypeVar("Found")
 
 Command = tuple[Any, ...]
 """A command and its arguments."""
@@ -55,6 +59,7 @@ class RedisServer:
         self._errors = (self._redis.RedisError, self._redis.RedisClusterException, OSError)
         self._lock = threading.Lock()
         self._clients: dict[bool, Any] | None = {}
+        self._tracking: Tracking | None = None
 
     def __repr__(self) -> str:
         return f"RedisServer({self.shown!r})"
@@ -62,15 +67,33 @@ class RedisServer:
     def read(self, doing: str, commands: Sequence[Command], *, newest: bool = False) -> list[Any]:
         """The replies to commands that change nothing; from replicas where the URL allows it, unless ``newest``."""
         replicas = self._address.read_replicas and not newest
-        for pause in _PAUSES:
-            try:
-                with self._conversation(replicas=replicas) as talk:
-                    return talk(commands)
-            except self._errors as error:
-                if pause is None or not self._passing(error):
-                    raise self._error(doing, error) from error
-                time.sleep(pause)
-        raise AssertionError("the last attempt returns or raises")
+
+        def attempt() -> list[Any]:
+            with self._conversation(replicas=replicas) as talk:
+                return talk(commands)
+
+        return self._tried(doing, attempt)
+
+    def read_followed(self, doing: str, commands: Sequence[Command]) -> tuple[list[Any], bool]:
+        """The replies to commands that change nothing, and whether the cache will be told of changes (``follow``)."""
+        tracking = self._tracking
+        assert tracking is not None  # `follow` was called
+
+        def attempt() -> tuple[list[Any], bool]:
+            with self._connection(replicas=False) as connection:
+                followed = tracking.follow(connection)
+                return self._ask(connection, commands), followed
+
+        return self._tried(doing, attempt)
+
+    def follow(self, cache: RowCache) -> None:
+        """Tell a cache of changes in what ``read_followed`` reads, from now on; raises SettingsError for a cluster."""
+        if self.clustered:
+            raise SettingsError(
+                f"online store {self.shown}: rows of a cluster are not cached yet: set online_cache_mb to 0"
+            )
+        pool = self._client(replicas=False).connection_pool
+        self._tracking = Tracking(pool.make_connection, self._errors, cache)
 
     @contextmanager
     def talk(self, doing: str) -> Iterator[Talk]:
@@ -87,6 +110,8 @@ class RedisServer:
 
     def close(self) -> None:
         """Close every connection."""
+        if self._tracking is not None:
+            self._tracking.close()
         with self._lock:
             clients, self._clients = self._clients or {}, None
         for client in clients.values():
@@ -94,19 +119,34 @@ class RedisServer:
 
     @contextmanager
     def _conversation(self, *, replicas: bool) -> Iterator[Talk]:
-        client = self._client(replicas=replicas)
         if self.clustered:
-            yield partial(self._ask_cluster, client)
+            yield partial(self._ask_cluster, self._client(replicas=replicas))
             return
-        pool = client.connection_pool
+        with self._connection(replicas=replicas) as connection:
+            yield partial(self._ask, connection)
+
+    @contextmanager
+    def _connection(self, *, replicas: bool) -> Iterator[Any]:
+        pool = self._client(replicas=replicas).connection_pool
         connection = pool.get_connection()
         try:
-            yield partial(self._ask, connection)
+            yield connection
         except BaseException:
             connection.disconnect()  # there may be replies that nobody read
             raise
         finally:
             pool.release(connection)
+
+    def _tried(self, doing: str, attempt: Callable[[], Found]) -> Found:
+        """What an attempt returns, made again where it failed for something that passes."""
+        for pause in _PAUSES:
+            try:
+                return attempt()
+            except self._errors as error:
+                if pause is None or not self._passing(error):
+                    raise self._error(doing, error) from error
+                time.sleep(pause)
+        raise AssertionError("the last attempt returns or raises")
 
     def _client(self, *, replicas: bool) -> Any:
         with self._lock:
@@ -129,7 +169,7 @@ class RedisServer:
     def _connect(self, *, replicas: bool) -> Any:
         """A client; of a cluster or of sentinels, it knows the primaries from then on."""
         address, redis = self._address, self._redis
-        options = address.options | {"protocol": 2}
+        options = address.options | {"protocol": 2, "redis_connect_func": begun}
         once = redis.retry.Retry(redis.backoff.NoBackoff(), 0)
         if address.kind == "cluster":
             nodes = [redis.cluster.ClusterNode(host, port) for host, port in address.hosts]

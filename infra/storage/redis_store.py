@@ -19,6 +19,7 @@ from infra.storage.keys import encode_each
 from infra.storage.merging import due
 from infra.storage.redis_layout import TableKeys
 from infra.storage.redis_server import Command, RedisServer, Talk
+from infra.storage.row_cache import RowCache, Unknown
 
 Found = TypeVar("Found")
 
@@ -62,11 +63,10 @@ class RedisOnlineStore:
 
     ``ttl_of`` says how long rows of a table are kept: until event_timestamp + ttl, then the server forgets
     them. Raising a ttl makes the watermark 0 until everything was synced again. ``clock`` is what lives are
-    reckoned by. ``namespace`` keeps stores apart that share a server. Raises SettingsError for a URL that
+    reckoned by. ``namespace`` keeps stores apart that share a server. ``cache`` remembers rows that were read; the
+    server tells it of changes. Raises SettingsError for a URL that
     cannot be used, StorageError where the server cannot be asked; it connects when first asked.
     """
-
-    local = False
 
     def __init__(
         self,
@@ -76,9 +76,14 @@ class RedisOnlineStore:
         ttl_of: Callable[[str], timedelta | None] = lambda _: None,
         target: str = "redis",
         clock: Clock = utc_now,
+        cache: RowCache | None = None,
     ) -> None:
         self.target = target
         self._server = RedisServer(url)
+        self.at_once = cache is not None
+        self._cache = cache
+        if cache is not None:
+            self._server.follow(cache)
         self._namespace = namespace
         self._ttl_of = ttl_of
         self._clock = clock
@@ -116,11 +121,28 @@ class RedisOnlineStore:
 
     def read(self, table_id: str, keys: Sequence[Key]) -> list[OnlineRow | None]:
         """The rows of some entities, in order; None where there is none, it expired, or a key value is null."""
-        return self._find(table_id, keys, _rows)
+        return self._find(table_id, keys, _decoded)
 
     def read_columns(self, table_id: str, keys: Sequence[Key], features: Sequence[str]) -> OnlineColumns:
         """Some features of some entities, in order: what ``read`` finds, without a row for each."""
         return self._find(table_id, keys, lambda codec, rows: codec.decode_columns(rows, features))
+
+    def at_hand(
+        self, table_id: str, keys: Sequence[Key], features: Sequence[str], *, stale: bool = False
+    ) -> OnlineColumns | None:
+        """What ``read_columns`` finds where all of it is in the cache; ``stale`` rows may have changed since."""
+        table = self._tables.get(table_id)
+        if self._cache is None or table is None:
+            return None
+        encoded, here = encode_each(keys), self._of(table_id)
+        rows = self._cache.find_all([here.row(key) for key in encoded if key is not None], stale=stale)
+        if rows is None:
+            return None
+        try:
+            found = table.codec.decode_columns(_spread(rows, encoded), features)
+        except StorageError:  # rows of a newer format than is known here
+            return None
+        return found._replace(cached=True)
 
     def watermark(self, table_id: str) -> int:
         """The last plan that was published; 0 for none, or where a raised ttl asks for all rows again."""
@@ -162,30 +184,14 @@ class RedisOnlineStore:
         """What only a primary is asked: a replica may lag behind."""
         return self._server.read(f"a read of {table_id!r}", commands, newest=True)
 
-    def _together(self, asked: list[tuple[int, bytes]]) -> list[list[tuple[int, bytes]]]:
-        """Keys that one MGET may ask for: all of them, but in a cluster those of one bucket."""
-        if not self._server.clustered:
-            return [asked[start : start + _MANY] for start in range(0, len(asked), _MANY)]
-        groups: dict[int, list[tuple[int, bytes]]] = {}
-        for at, key in asked:
-            groups.setdefault(layout.bucket_of(key), []).append((at, key))
-        return list(groups.values())
-
     def _find(
         self, table_id: str, keys: Sequence[Key], decode: Callable[[TableCodec, list[bytes | None]], Found]
     ) -> Found:
         """What ``decode`` makes of the rows of some entities, as they were encoded; None for one without."""
         encoded = encode_each(keys)
-        groups = self._together([(at, key) for at, key in enumerate(encoded) if key is not None])
-        here = self._of(table_id)
-        commands: list[Command] = [("MGET", *(here.row(key) for _, key in group)) for group in groups]
-        # After the rows, so that it knows the format of each: a format is kept before the first row in it.
-        commands.append(("HGET", here.about, "digest"))
-        *replies, digest = self._server.read(f"a read of {table_id!r}", commands)
-        found: list[bytes | None] = [None] * len(encoded)
-        for group, values in zip(groups, replies, strict=True):
-            for (at, _), value in zip(group, values, strict=True):
-                found[at] = None if value is None else value[layout.HEADER :]
+        here, present = self._of(table_id), [key for key in encoded if key is not None]
+        rows, digest = self._rows(table_id, [here.row(key) for key in present])
+        found = rows if len(present) == len(encoded) else _spread(rows, encoded)
         if digest is None or not any(found):
             return decode(TableCodec(), [None] * len(encoded))
         table = self._tables.get(table_id)
@@ -198,6 +204,50 @@ class RedisOnlineStore:
             if newest.digest == table.digest:
                 raise
             return decode(newest.codec, found)
+
+    def _rows(self, table_id: str, keys: list[bytes]) -> tuple[list[bytes | None], bytes | None]:
+        """The rows with some keys of the server, and the digest of their table's format."""
+        if self._cache is None:
+            groups = self._together(keys)
+            replies = self._server.read(f"a read of {table_id!r}", self._asking(table_id, keys, groups))
+            return _gathered(len(keys), groups, replies[:-1]), replies[-1]
+        return self._rows_beside(self._cache, table_id, keys)
+
+    def _rows_beside(
+        self, cache: RowCache, table_id: str, keys: list[bytes]
+    ) -> tuple[list[bytes | None], bytes | None]:
+        """As ``_rows``, where a cache knows some of them; it learns the others."""
+        known = cache.find(keys)
+        lacking = [key for key, row in zip(keys, known, strict=True) if isinstance(row, Unknown)]
+        table = self._tables.get(table_id)
+        if table is not None and not lacking:
+            return [row for row in known if not isinstance(row, Unknown)], table.digest
+        ticket = cache.expect(lacking)
+        try:
+            groups = self._together(lacking)
+            asking = self._asking(table_id, lacking, groups)
+            replies, followed = self._server.read_followed(f"a read of {table_id!r}", asking)
+            rows = _gathered(len(lacking), groups, replies[:-1])
+            if followed:
+                cache.put(ticket, lacking, rows)
+        finally:
+            cache.forgo(ticket, lacking)
+        new = iter(rows)
+        return [next(new) if isinstance(row, Unknown) else row for row in known], replies[-1]
+
+    def _asking(self, table_id: str, keys: Sequence[bytes], groups: Sequence[Sequence[int]]) -> list[Command]:
+        commands: list[Command] = [("MGET", *(keys[at] for at in group)) for group in groups]
+        # After the rows, so that it knows the format of each: a format is kept before the first row in it.
+        return [*commands, ("HGET", self._of(table_id).about, "digest")]
+
+    def _together(self, keys: Sequence[bytes]) -> list[Sequence[int]]:
+        """The places of keys that one MGET may ask for: of all, but in a cluster of those of one bucket."""
+        if not self._server.clustered:
+            return [range(start, min(start + _MANY, len(keys))) for start in range(0, len(keys), _MANY)]
+        groups: dict[bytes, list[int]] = {}
+        for at, key in enumerate(keys):
+            groups.setdefault(layout.tag_of(key), []).append(at)
+        return list(groups.values())
 
     def _state(self, table_id: str, talk: Talk) -> _State:
         (found,) = talk([("HMGET", self._of(table_id).about, "digest", "watermark", "ttl")])
@@ -243,7 +293,11 @@ class RedisOnlineStore:
             talk([("HSET", keys.about, "ttl", ttl)])
         life = layout.Life(ttl, to_micros(self._clock()))
         batches = (keys.absorb(batch, life) for batch in ready.batches(schema))
-        return sum(sum(replies) for replies in _answered(talk, batches, threaded=len(ready) > _FEW))
+        try:
+            return sum(sum(replies) for replies in _answered(talk, batches, threaded=len(ready) > _FEW))
+        finally:
+            if self._cache is not None:  # the server tells of them, too, but perhaps after the next read
+                self._cache.forget(map(keys.row, ready.keys))
 
     def _publish(self, talk: Talk, entry: Publication, ttl: bytes) -> None:
         """Move the watermark and keep the publication; ``ttl`` is what every row has now, empty: as before."""
@@ -254,7 +308,22 @@ class RedisOnlineStore:
             raise StorageError(f"online store {self._server.shown}: {what}: sync again")
 
 
-def _rows(codec: TableCodec, stored: Sequence[bytes | None]) -> list[OnlineRow | None]:
+def _gathered(count: int, groups: Sequence[Sequence[int]], replies: Sequence[Any]) -> list[bytes | None]:
+    """The rows in order, without what stands before each."""
+    found: list[bytes | None] = [None] * count
+    for group, values in zip(groups, replies, strict=True):
+        for at, value in zip(group, values, strict=True):
+            found[at] = None if value is None else value[layout.HEADER :]
+    return found
+
+
+def _spread(rows: Sequence[bytes | None], encoded: Sequence[bytes | None]) -> list[bytes | None]:
+    """The rows in order, None for entities with a key value that is null."""
+    left = iter(rows)
+    return [None if key is None else next(left) for key in encoded]
+
+
+def _decoded(codec: TableCodec, stored: Sequence[bytes | None]) -> list[OnlineRow | None]:
     return [None if row is None else codec.decode(row) for row in stored]
 
 
