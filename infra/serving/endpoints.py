@@ -87,6 +87,8 @@ class GetOnlineFeaturesEndpoint(Endpoint):
         kind, question = self._asked(body, headers)
         found = self._at_hand(question)
         if found is None:
+            if self._reader.full:
+                raise Problem(429, "too many requests wait for the online store: ask again in a moment")
             found = await self._reader.read(question.reads)
         return kind, self._written(kind, question, found)
 

@@ -22,6 +22,7 @@ _PROBLEMS = {
     "409": "A group is held at a version that does not have what is asked for.",
     "413": "The body or the number of entities is over the limit.",
     "422": "The request does not fit; `field` says where.",
+    "429": "Too many requests wait: ask again after Retry-After seconds.",
     "500": "The server failed; its log says how.",
     "503": "A store cannot be asked: try again after Retry-After seconds.",
 }
@@ -50,7 +51,8 @@ _RESULT = {
 _SCHEMAS = {
     "Answer": {
         "description": "A result for each name in metadata.feature_names: keys, then features; columns over the "
-        "entity rows. metadata.origins says where a feature's answers come from: the store, or declared defaults.",
+        "entity rows. metadata.origins says where a feature's answers come from: the store, what is remembered of it, "
+        "or declared defaults.",
         "type": "object",
         "required": ["metadata", "results"],
         "properties": {
@@ -59,7 +61,7 @@ _SCHEMAS = {
                 "required": ["feature_names", "origins"],
                 "properties": {
                     "feature_names": {"type": "array", "items": {"type": "string"}},
-                    "origins": {"type": "object", "additionalProperties": {"enum": ["store", "default"]}},
+                    "origins": {"type": "object", "additionalProperties": {"enum": ["store", "cache", "default"]}},
                 },
             },
             "results": {"type": "array", "items": _RESULT},

@@ -25,6 +25,7 @@ _TITLES = {
     409: "Not in this state",
     413: "Too much at once",
     422: "The request does not fit",
+    429: "Too much at the moment",
     500: "The server failed",
     503: "A store cannot be asked",
 }
@@ -43,7 +44,7 @@ class Problem(Exception):
     @property
     def headers(self) -> Mapping[str, str]:
         """What the status asks for beside the document."""
-        return {"retry-after": "1"} if self.status == 503 else {}
+        return {"retry-after": "1"} if self.status in (429, 503) else {}
 
     def document(self) -> bytes:
         """The problem as JSON."""

@@ -100,3 +100,81 @@ def test_a_table_that_fails_fails_for_those_who_read_it(store):
     assert fine == alone
     with pytest.raises(StorageError, match="is down"):
         questions[0].answer([failed, fine])
+
+
+class Far(Counting):
+    """A store on the network that remembers the rows of some cards, and fails when it is told to."""
+
+    known, fails = frozenset(), False
+
+    def read_columns(self, table_id, keys, features):
+        if self.fails:
+            self.reads += 1
+            raise StorageError("nobody answers")
+        return super().read_columns(table_id, keys, features)
+
+    def at_hand(self, table_id, keys, features, *, stale=False):
+        if not stale or not {key[0] for key in keys} <= self.known:
+            return None
+        return MemoryOnlineStore.read_columns(self, table_id, keys, features)._replace(cached=True)
+
+
+@pytest.fixture
+def far(tmp_path):
+    store = FeatureStore(Registry([last_payment]), DeltaLake(tmp_path), Far(), lambda: hours(9))
+    rows = [(n, n, n / 2, hours(n)) for n in range(3)]
+    store.write_source(payments, pl.DataFrame(rows, schema=dict(payments.schema), orient="row"))
+    store.materialize_incremental(last_payment)
+    store.sync(last_payment)
+    return store
+
+
+def test_a_store_that_fails_is_left_in_peace_for_a_while_and_what_is_remembered_answers(far):
+    now, far.online.known = [0.0], frozenset({1})
+    asked = [far.online_features.ask(FEATURES[:1], {"card_id": [card]}) for card in (1, 2)]
+
+    async def story():
+        reader = GatheringReader(far.online, pause=1.0, clock=lambda: now[0])
+
+        async def told():
+            found = await asyncio.gather(*(reader.read(question.reads) for question in asked))
+            return [
+                "503" if isinstance(one, StorageError) else next(iter(question.answer([one]).origins.values()))
+                for question, (one,) in zip(asked, found, strict=True)
+            ]
+
+        said = [await told()]
+        far.online.fails, before = True, far.online.reads
+        for moment in (0.1, 0.2, 0.9):
+            now[0] = moment
+            said.append(await told())
+        once = far.online.reads - before
+        now[0] = 1.2
+        said.append(await told())
+        far.online.fails = False
+        now[0] = 2.0
+        said.append(await told())
+        now[0] = 2.3
+        said.append(await told())
+        reader.close()
+        return said, once, reader.failures
+
+    said, once, failures = asyncio.run(story())
+    assert said == [["store"] * 2, *[["cache", "503"]] * 5, ["store"] * 2]
+    assert (once, failures) == (1, 2)
+
+
+def test_only_so_many_wait(far):
+    asked = far.online_features.ask(FEATURES[:1], {"card_id": [1]})
+
+    async def story():
+        reader = GatheringReader(far.online, most=3)
+        full = []
+        for _ in range(4):
+            full.append(reader.full)
+            reader.read(asked.reads)
+        await reader.read(asked.reads)
+        reader.close()
+        return full, reader.full
+
+    assert asyncio.run(story()) == ([False, False, False, True], False)
