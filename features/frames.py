@@ -10,6 +10,8 @@ import polars as pl
 from features.errors import InvalidInput
 
 _INT64 = 2**63
+_REFUSALS = (TypeError, ValueError, OverflowError, RuntimeError)
+"""What Polars says beside its own errors of values that no column holds, like integers and decimals of 60 digits."""
 
 
 class _ArrowStream:
@@ -43,8 +45,9 @@ def as_frame(data: Any, what: str = "entity rows") -> pl.DataFrame:
         if isinstance(data, Sequence):
             return pl.from_dicts([dict(row) for row in data], infer_schema_length=None) if data else pl.DataFrame()
         return pl.DataFrame(data)
-    except (TypeError, ValueError, pl.exceptions.PolarsError) as error:
-        raise InvalidInput(f"{what} are a {type(data).__name__}: {remedy} ({error})") from error
+    except (*_REFUSALS, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        said = str(error).partition("\n")[0]
+        raise InvalidInput(f"{what} are a {type(data).__name__}: {remedy} ({said})") from error
 
 
 def by_key_and_time(frame: pl.DataFrame, keys: Sequence[str], time: str) -> pl.DataFrame:

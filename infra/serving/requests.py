@@ -90,6 +90,8 @@ def from_text(columns: Mapping[str, list[Any]], texts: Mapping[str, type], field
                 found[name] = msgspec.convert(found[name], list[kind | None])  # type: ignore[valid-type]
             except msgspec.ValidationError as error:
                 raise Problem(422, str(error), f"{field}.{name}") from error
+            if kind is Decimal and not all(value is None or value.is_finite() for value in found[name]):
+                raise Problem(422, "decimals are finite: give null for what is no number", f"{field}.{name}")
     return found
 
 

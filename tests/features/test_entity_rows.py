@@ -1,5 +1,6 @@
 """Entity rows as columns: with and without a frame the keys are the same."""
 
+from decimal import Decimal
 from typing import Any
 
 import polars as pl
@@ -66,3 +67,11 @@ def test_a_missing_key_column_is_named():
 def test_rows_that_lack_a_column_have_null_there():
     asked = Entities([{"card_id": 1, "shop": "s"}, {"card_id": 2}])
     assert asked.keys({"card_id": pl.Int64(), "shop": pl.String()}, {}) == [(1, "s"), (2, None)]
+
+
+@pytest.mark.parametrize("value", [10**60, Decimal("1e60"), Decimal("NaN")], ids=str)
+def test_values_that_no_column_holds_are_refused_in_a_line(value):
+    for rows in ({"card_id": [value]}, [{"card_id": value}]):
+        with pytest.raises(InvalidInput, match=r"^entity rows are a (dict|list): .*$") as raised:
+            _ = Entities(rows).frame
+        assert "\n" not in str(raised.value)
