@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import lru_cache, partial
 from multiprocessing import parent_process
@@ -153,7 +153,7 @@ async def _refuse(_: Request) -> Response:
 
 async def _unrouted(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return _problem(Problem(error.status_code, str(error.detail)))
+    return _problem(Problem(error.status_code, str(error.detail)), error.headers)  # a 405 names what is allowed
 
 
 async def _failed(_: Request, error: Exception) -> Response:  # noqa: ARG001 - the server logs it
@@ -164,5 +164,5 @@ def _json(value: object) -> Response:
     return Response(msgspec.json.encode(value), media_type=JSON)
 
 
-def _problem(problem: Problem) -> Response:
-    return Response(problem.document(), problem.status, dict(problem.headers), PROBLEM_JSON)
+def _problem(problem: Problem, more: Mapping[str, str] | None = None) -> Response:
+    return Response(problem.document(), problem.status, {**problem.headers, **(more or {})}, PROBLEM_JSON)

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from features.feature_group import EVENT_TIMESTAMP
 from infra.reports.pages import environment
 from infra.serving.answers import ARROW, JSON, MSGPACK
 from infra.serving.problems import PROBLEM_JSON
@@ -101,9 +102,6 @@ _PLAIN = {
 
 def document(limits: Limits) -> dict[str, Any]:
     """The OpenAPI document."""
-    _, bodies = msgspec.json.schema_components([GetOnlineFeatures, Push], ref_template="#/components/schemas/{name}")
-    for body in bodies.values():
-        body["description"] = body["description"].replace("``", "`")
     read = _posted("GetOnlineFeatures", _READ_EXAMPLE, "Answer", (JSON, MSGPACK, ARROW))
     push = _posted("Push", _PUSH_EXAMPLE, "Pushed", (JSON,))
     return {
@@ -122,13 +120,28 @@ def document(limits: Limits) -> dict[str, Any]:
                 for path, (summary, kind, problems) in _PLAIN.items()
             },
         },
-        "components": {"schemas": {**bodies, **_SCHEMAS}},
+        "components": {"schemas": {**_bodies(limits), **_SCHEMAS}},
     }
 
 
 def page(described: Mapping[str, Any]) -> str:
     """The document as HTML."""
     return environment().get_template("api.html.j2").render(title=described["info"]["title"], doc=described, json=_json)
+
+
+def _bodies(limits: Limits) -> dict[str, Any]:
+    """The schemas of what is posted: its types, and what is checked beyond them."""
+    _, bodies = msgspec.json.schema_components([GetOnlineFeatures, Push], ref_template="#/components/schemas/{name}")
+    for body in bodies.values():
+        body["description"] = body["description"].replace("``", "`")
+    read, push = bodies[GetOnlineFeatures.__name__], bodies[Push.__name__]
+    fields = read["properties"]
+    fields["entities"] |= {"minProperties": 1, "additionalProperties": {"type": "array", "maxItems": limits.entities}}
+    fields["features"]["anyOf"][0] |= {"minItems": 1, "maxItems": limits.features}
+    either = {"features": "array", "feature_service": "string"}
+    read["oneOf"] = [{"required": [name], "properties": {name: {"type": kind}}} for name, kind in either.items()]
+    push["properties"]["df"]["required"] = [EVENT_TIMESTAMP]
+    return bodies
 
 
 def _posted(body: str, example: Mapping[str, Any], answer: str, kinds: Sequence[str]) -> dict[str, Any]:
