@@ -12,7 +12,7 @@ import polars as pl
 import redis
 
 from benchmarks.measurement import Measurement, seconds
-from features.stores import Publication
+from features.stores import OnlineStore, Publication
 from features.times import UTC_US
 from infra.storage.redis_store import RedisOnlineStore
 from valkey_servers import ValkeyServer
@@ -26,8 +26,8 @@ BEGIN = datetime(2026, 3, 1, tzinfo=UTC)
 def sync_valkey() -> Measurement:
     """Rows a second of the first sync of a million rows, against a plain MSET of the same bytes in pipelines."""
     with _server() as (store, client):
-        rows = _rows(ROWS, 1)
-        value = ROWS / seconds(lambda: _write(store, rows, 1))
+        first = rows(ROWS, 1)
+        value = ROWS / seconds(lambda: write(store, first, 1))
         pairs = _stored(client)
         client.flushall()
         baseline = ROWS / seconds(lambda: _set_all(client, pairs))
@@ -37,16 +37,16 @@ def sync_valkey() -> Measurement:
 def increment_valkey() -> Measurement:
     """A sync of one percent of a million rows, against the first sync of all of them."""
     with _server() as (store, _):
-        rows, changed = _rows(ROWS, 1), _rows(CHANGED, 2)
-        baseline = seconds(lambda: _write(store, rows, 1))
-        value = seconds(lambda: _write(store, changed, 2))
+        first, changed = rows(ROWS, 1), rows(CHANGED, 2)
+        baseline = seconds(lambda: write(store, first, 1))
+        value = seconds(lambda: write(store, changed, 2))
     return Measurement(value, "s", baseline, value / baseline)
 
 
 def read_valkey() -> Measurement:
     """A read of a hundred of a million rows, the median of a thousand, against MGET without decoding."""
     with _server() as (store, client):
-        _write(store, _rows(ROWS, 1), 1)
+        write(store, rows(ROWS, 1), 1)
         chosen = np.random.default_rng(0).integers(0, ROWS, (READS, ASKED)).tolist()
         keys = list(_stored(client, ASKED * 10))
         value = _median(lambda n: store.read(TABLE, [(card,) for card in chosen[n]]))
@@ -63,7 +63,8 @@ def _server() -> Iterator[tuple[RedisOnlineStore, redis.Redis]]:
         store.close()
 
 
-def _rows(count: int, plan: int) -> pl.DataFrame:
+def rows(count: int, plan: int) -> pl.DataFrame:
+    """Some of a million cards as a plan has them, in no order."""
     random = np.random.default_rng(plan)
     created = pl.lit(BEGIN + timedelta(days=plan), UTC_US)
     frame = pl.DataFrame({"card_id": random.permutation(ROWS)[:count]})
@@ -72,9 +73,10 @@ def _rows(count: int, plan: int) -> pl.DataFrame:
     return frame.with_columns(**times, _epoch=0, _deleted=False)
 
 
-def _write(store: RedisOnlineStore, rows: pl.DataFrame, plan: int) -> None:
-    won = store.write(TABLE, ["card_id"], rows, Publication(TABLE, plan - 1, plan, BEGIN))
-    assert won == rows.height
+def write(store: OnlineStore, frame: pl.DataFrame, plan: int) -> None:
+    """Publish a plan's rows, all of which are new."""
+    won = store.write(TABLE, ["card_id"], frame, Publication(TABLE, plan - 1, plan, BEGIN))
+    assert won == frame.height
 
 
 def _stored(client: redis.Redis, some: int = ROWS) -> dict[bytes, bytes]:
