@@ -3,12 +3,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
+PEERS := build/peers/.venv/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock demo test check bench prove clean
+.PHONY: help setup lock demo test check bench bench-peers prove clean
 
 help:  ## List the targets.
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
 
 setup: $(READY)  ## Create .venv with the locked packages and the project, editable.
 
@@ -42,6 +43,15 @@ check: setup  ## Run the linter, the formatter's check, the type checker and the
 
 bench: setup  ## Run the benchmarks, or one with ONLY=name; results go to build/bench/results.json.
 	@PYTHONPATH=tests $(BIN)/python -m benchmarks.run $(ONLY)
+
+bench-peers: $(PEERS)  ## Run the benchmarks against Feast's server, which gets an environment of its own.
+	@PYTHONPATH=tests $(BIN)/python -m benchmarks.run feast_1 feast_1_p99 feast_100 feast_100_p99
+
+$(PEERS): $(READY) tests/benchmarks/peers/requirements.txt
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python build/peers/.venv
+	@$(BIN)/uv pip install --quiet --python build/peers/.venv/bin/python \
+		-r tests/benchmarks/peers/requirements.txt
+	@touch $@
 
 prove: setup  ## Run the long proofs.
 	@$(BIN)/python -m pytest -m prove || [ $$? -eq 5 ]  # 5: there are none

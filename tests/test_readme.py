@@ -194,9 +194,9 @@ def test_the_table_of_settings_is_complete() -> None:
 
 
 def test_every_make_target_that_is_named_exists() -> None:
-    named = {name for page in PAGES for name in re.findall(r"\bmake ([a-z]+)\b", code_of(page))}
+    named = {name for page in PAGES for name in re.findall(r"\bmake ([a-z-]+)\b", code_of(page))}
     assert {"demo", "test"} <= named
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
     assert named - targets == set()
 
 

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import (
+    bench_feast,
     bench_flows,
     bench_gate,
     bench_gx,
@@ -89,6 +90,9 @@ BENCHMARKS: tuple[Callable[[], Measurement], ...] = (
 )
 """Every benchmark; its function's name is its name in the table and in the results."""
 
+PEERS = (bench_feast.feast_1, bench_feast.feast_1_p99, bench_feast.feast_100, bench_feast.feast_100_p99)
+"""Benchmarks against what ``make bench-peers`` installs; they run when they are named."""
+
 Result = dict[str, Any]
 """name, value, unit, baseline, ratio, peak_mb; None where unknown."""
 
@@ -143,15 +147,15 @@ def table(results: Sequence[Result]) -> Table:
 
 
 def main(names: Sequence[str]) -> int:
-    """Run the named benchmarks, or all; 1 if one fails, 2 for a name that is none."""
-    known = {benchmark.__name__: benchmark for benchmark in BENCHMARKS}
+    """Run the named benchmarks, or all but those against peers; 1 if one fails, 2 for a name that is none."""
+    known = {benchmark.__name__: benchmark for benchmark in (*BENCHMARKS, *PEERS)}
     unknown = [name for name in names if name not in known]
     if unknown:
         print(f"there is no benchmark {unknown[0]!r}; there are: {', '.join(known)}", file=sys.stderr)
         return 2
     done: list[Result] = []
     failures: list[str] = []
-    for name in names or known:
+    for name in names or [benchmark.__name__ for benchmark in BENCHMARKS]:
         try:
             done.append(run_apart(known[name]))
         except BenchmarkFailed as error:

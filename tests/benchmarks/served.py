@@ -119,12 +119,19 @@ def started(command: Sequence[str], port: int, named: Mapping[str, str] | None =
     """A server once it answers a request for one entity."""
     url = f"http://127.0.0.1:{port}"
     environment = {**os.environ, **(named or {}), "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)])}
-    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as process:
+    with (
+        tempfile.TemporaryFile() as said,
+        subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=said) as process,
+    ):
         try:
             while not _answers(url):
                 assert process.poll() is None, f"{command} ended with {process.returncode}"
                 time.sleep(0.005)
             yield url
+        except BaseException:
+            said.seek(0)
+            sys.stderr.buffer.write(said.read())
+            raise
         finally:
             process.terminate()
 
