@@ -12,6 +12,7 @@ from typing import Any
 import polars as pl
 
 from features.errors import DefinitionError
+from features.times import micros
 
 
 def check_is(who: str, name: str, value: object, kind: type, example: str) -> None:
@@ -64,6 +65,22 @@ types: write it like {'card_id': pl.String}
                 f"{who}: {name} gives {column!r} the type {_short(dtype)}, which is no Polars type: "
                 f"write it like {example}"
             )
+
+
+def check_positive(who: str, name: str, text: str) -> None:
+    """Refuse what is no duration longer than zero.
+
+    >>> check_positive("service 'pay'", "sla", "fast")
+    Traceback (most recent call last):
+    features.errors.DefinitionError: service 'pay': sla: 'fast' is not a duration: write it like '15m', '36h' or '7d'
+    """
+    check_is(who, name, text, str, "'15m', '36h' or '7d'")
+    try:
+        span = micros(text)
+    except Exception as error:
+        raise DefinitionError(f"{who}: {name}: {error}") from error
+    if span <= 0:
+        raise DefinitionError(f"{who}: {name} {text!r} must be longer than zero")
 
 
 def _short(value: Any) -> str:

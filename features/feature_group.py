@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import polars as pl
 
-from features.checks import check_is, check_several
+from features.checks import check_is, check_positive, check_several
 from features.cron import check_cron
 from features.elementwise import chooses_columns, not_elementwise
 from features.entity import Entity, check_name
@@ -66,7 +66,7 @@ class Feature:
         if self.range is not None:
             _check_range(who, self.range)
         if self.window is not None:
-            _positive(who, "window", self.window)
+            check_positive(who, "window", self.window)
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,16 +149,6 @@ class FeatureGroup:
     def delay(self) -> timedelta:
         """``publish_delay`` as a timedelta."""
         return duration(self.publish_delay or "0s")
-
-
-def _positive(owner: str, name: str, text: str) -> None:
-    check_is(owner, name, text, str, "'15m', '36h' or '7d'")
-    try:
-        span = micros(text)
-    except Exception as error:
-        raise DefinitionError(f"{owner}: {name}: {error}") from error
-    if span <= 0:
-        raise DefinitionError(f"{owner}: {name} {text!r} must be longer than zero")
 
 
 def _check_range(who: str, bounds: object) -> None:
@@ -245,7 +235,7 @@ def _check_times(group: FeatureGroup, who: str) -> int:
     """The durations and the schedule; returns the publish delay in microseconds."""
     for name in ("every", "settle", "ttl", "retention", "sla"):
         if (text := getattr(group, name)) is not None:
-            _positive(who, name, text)
+            check_positive(who, name, text)
     if group.publish_delay is not None:
         check_is(who, "publish_delay", group.publish_delay, str, "'15m'")
     try:

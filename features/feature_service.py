@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 
-from features.checks import check_dtypes, check_several
+from features.checks import check_dtypes, check_positive, check_several
 from features.entity import DataType, check_name
 from features.errors import DefinitionError
 from features.feature_group import RESERVED, Feature, FeatureGroup, check_derived
@@ -73,8 +73,9 @@ class FeatureService:
     ``features`` are groups (all their features) or references (see ``Ref``); ``request`` names values that come
     with the request and their types; ``derived`` are element-wise expressions over feature short
     names (full names where two collide), request values and ``request_timestamp`` (the entity row's time,
-    online now). ``requires`` are group requirements such as ``"wafer_aggregates>=1.1"``: reading the service
-    where less is applied raises IncompatibleFeatureVersion.
+    online now). ``sla`` is how long an answer over HTTP may take, like "20ms". ``requires`` are group requirements
+    such as ``"wafer_aggregates>=1.1"``: reading the service where less is applied raises
+    IncompatibleFeatureVersion.
     """
 
     name: str
@@ -109,6 +110,8 @@ def _check(service: FeatureService) -> None:
     _check_features(who, service.features)
     check_several(who, "requires", service.requires, str, "['trips>=1.1']")
     check_several(who, "derived", service.derived, Feature, "[Feature('ratio', pl.col('a') / pl.col('b'))]")
+    if service.sla is not None:
+        check_positive(who, "sla", service.sla)
     if service.request is not None:
         check_dtypes(who, "request", service.request)
     for name in service.request or ():

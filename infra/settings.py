@@ -193,6 +193,11 @@ class Settings(BaseSettings):
         return self.home / "online"
 
     @property
+    def serving(self) -> Path:
+        """The folder in which the workers that serve keep their figures."""
+        return self.home / "serving"
+
+    @property
     def push_log_path(self) -> Path:
         """The folder of pushed rows that are not in the feature tables yet."""
         return self.home / "push_log"

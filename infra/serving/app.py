@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
+import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from functools import lru_cache, partial
+from contextlib import asynccontextmanager
+from functools import lru_cache
 from multiprocessing import parent_process
 from multiprocessing.process import BaseProcess
 from threading import Thread
@@ -19,26 +21,29 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import Lifespan, Receive, Scope, Send
 
 from features.errors import FeatureFabError
 from features.store import FeatureStore
 from infra.serving.answers import JSON
 from infra.serving.endpoints import Endpoint, GetOnlineFeaturesEndpoint, PushEndpoint
-from infra.serving.latency import Latency
+from infra.serving.freshness import GroupFreshness
 from infra.serving.metrics import METRICS_TEXT, metrics_text
 from infra.serving.openapi import document, page
 from infra.serving.problems import FAILED, PROBLEM_JSON, Problem
 from infra.serving.requests import Limits
+from infra.serving.workers import BEAT, Worker
 from infra.settings import load_settings
 from infra.storage.row_cache import RowCache
 from infra.wiring import open_platform
+
+_LOG = logging.getLogger("featurefab.serving")
 
 
 class FeatureServer:
     """The application over a store: the endpoints that are in a hurry, and Starlette for the rest.
 
-    ``closing`` is called when it ends; ``cache`` is what the online store remembers, to be told of in the metrics.
+    ``closing`` is called when it ends; ``worker`` counts what it does, alone or among others.
     """
 
     def __init__(
@@ -46,21 +51,35 @@ class FeatureServer:
         store: FeatureStore,
         limits: Limits | None = None,
         closing: Callable[[], None] | None = None,
-        cache: RowCache | None = None,
+        worker: Worker | None = None,
     ) -> None:
-        limits, latency = limits or Limits(), Latency()
-        reading, pushing = GetOnlineFeaturesEndpoint(store, limits, latency), PushEndpoint(store, limits, latency)
+        limits, self._worker = limits or Limits(), worker or Worker()
+        figures = self._worker.figures
+        reading, pushing = GetOnlineFeaturesEndpoint(store, limits, figures), PushEndpoint(store, limits, figures)
         self._endpoints = {endpoint.path: endpoint for endpoint in (reading, pushing)}
-        self._others = _others(store, limits, partial(metrics_text, latency, cache), self._close)
+        self._others = _others(store, limits, self._worker, self._lifespan)
         self._closing = closing
         self.immediate = {reading.path.encode(): reading.at_once} if store.online.at_once else {}
         self.longest = limits.body
 
-    def _close(self) -> None:
+    @asynccontextmanager
+    async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        beating = asyncio.create_task(self._beat())
+        yield
+        beating.cancel()
+        self._worker.close()
         for endpoint in self._endpoints.values():
             endpoint.close()
         if self._closing is not None:
             self._closing()
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(BEAT)
+            try:
+                await to_thread.run_sync(self._worker.beat, self._worker.own())
+            except OSError:  # such as a full disk: features are answered all the same
+                _LOG.exception("the figures of this worker cannot be written")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request; Starlette's layers would take as long as most answers."""
@@ -84,7 +103,7 @@ def create() -> FeatureServer:
     gc.freeze()  # what is there now stays: collections need not look through it again and again
     if (parent := parent_process()) is not None:
         Thread(target=_end_with, args=(parent,), daemon=True).start()
-    return FeatureServer(store, closing=store.close, cache=cache)
+    return FeatureServer(store, closing=store.close, worker=Worker(settings.serving, cache))
 
 
 def _end_with(parent: BaseProcess) -> None:
@@ -93,11 +112,9 @@ def _end_with(parent: BaseProcess) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _others(
-    store: FeatureStore, limits: Limits, figures: Callable[[], bytes], closing: Callable[[], None]
-) -> Starlette:
+def _others(store: FeatureStore, limits: Limits, worker: Worker, lifespan: Lifespan[Starlette]) -> Starlette:
     """All paths but those above, and the words for what is no path."""
-    described = document(limits)
+    described, freshness = document(limits), GroupFreshness(store)
     docs = lru_cache(maxsize=1)(lambda: page(described))
 
     async def health(_: Request) -> Response:
@@ -111,7 +128,8 @@ def _others(
         return _json({"status": "ok", "groups": len(store.registry.groups)})
 
     async def metrics(_: Request) -> Response:
-        return Response(figures(), media_type=METRICS_TEXT)
+        fresh = await to_thread.run_sync(freshness.now)
+        return Response(metrics_text(worker.all(), fresh), media_type=METRICS_TEXT)
 
     async def openapi(_: Request) -> Response:
         return _json(described)
@@ -126,17 +144,8 @@ def _others(
             *(Route(endpoint.path, _refuse, methods=["POST"]) for endpoint in _ENDPOINTS),  # any other method: 405
         ],
         exception_handlers={HTTPException: _unrouted, 500: _failed},
-        lifespan=_lifespan(closing),
+        lifespan=lifespan,
     )
-
-
-def _lifespan(closing: Callable[[], None]) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
-    @asynccontextmanager
-    async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        yield
-        closing()
-
-    return lifespan
 
 
 def _ask(store: FeatureStore) -> None:

@@ -8,25 +8,26 @@ thread.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import msgspec
 from anyio import to_thread
 from starlette.types import Message, Receive, Scope, Send
 
 from features.compute import stored_schema
-from features.errors import FeatureFabError, NotRegistered
+from features.errors import FeatureFabError, NotRegistered, StorageError
 from features.feature_group import EVENT_TIMESTAMP
 from features.feature_service import FeatureService
 from features.online import OnlineQuestion
 from features.store import FeatureStore
 from features.stored_types import key_dtypes
-from features.times import UTC_US
+from features.times import UTC_US, duration
 from infra.serving.answers import FORMATS, JSON
 from infra.serving.gathering import Found, GatheringReader
-from infra.serving.latency import Latency
+from infra.serving.latency import Figures
 from infra.serving.problems import FAILED, PROBLEM_JSON, Problem, refused
 from infra.serving.protocol import Headers, Reply
 from infra.serving.requests import GetOnlineFeatures, Limits, Push, check_size, decoded, from_text, numbers, textual
@@ -39,10 +40,10 @@ class Endpoint:
 
     path: ClassVar[str]
 
-    def __init__(self, store: FeatureStore, limits: Limits, latency: Latency) -> None:
+    def __init__(self, store: FeatureStore, limits: Limits, figures: Figures) -> None:
         self._store = store
         self._limits = limits
-        self._seen = latency.of(self.path)
+        self._figures = figures
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -53,7 +54,7 @@ class Endpoint:
             reply = Reply(200, *await self.answer(body, headers))
         except Exception as error:  # noqa: BLE001 - who asked gets a document, whatever it was
             reply = self._worded(error)
-        self._seen.add(reply.status, time.perf_counter() - began)
+        self._figures.answered(self.path, reply.status, time.perf_counter() - began)
         await _respond(send, reply)
 
     def _worded(self, error: Exception) -> Reply:
@@ -77,47 +78,52 @@ class GetOnlineFeaturesEndpoint(Endpoint):
     path = "/get-online-features"
     _decoder = msgspec.json.Decoder(GetOnlineFeatures)
 
-    def __init__(self, store: FeatureStore, limits: Limits, latency: Latency) -> None:
-        super().__init__(store, limits, latency)
+    def __init__(self, store: FeatureStore, limits: Limits, figures: Figures) -> None:
+        super().__init__(store, limits, figures)
         self._texts = textual({k: t for e in store.registry.entities.values() for k, t in key_dtypes(e).items()})
-        self._reader = GatheringReader(store.online)
+        self._reader = GatheringReader(
+            store.online, failed=lambda: figures.count("store_failures", store.online.target)
+        )
+        slas = {service.name: service.sla for service in store.registry.services.values()}
+        self._slas = {name: duration(sla).total_seconds() for name, sla in slas.items() if sla is not None}
 
     async def answer(self, body: bytes, headers: Headers) -> tuple[str, bytes]:
         """The features in the format that is accepted."""
-        kind, question = self._asked(body, headers)
-        found = self._at_hand(question)
+        began = time.perf_counter()
+        asked = self._asked(body, headers, began)
+        found = self._at_hand(asked.question)
         if found is None:
             if self._reader.full:
                 raise Problem(429, "too many requests wait for the online store: ask again in a moment")
-            found = await self._reader.read(question.reads)
-        return kind, self._written(kind, question, found)
+            found = await self._reader.read(asked.question.reads)
+        return asked.kind, self._written(asked, found)
 
     def at_once(self, body: bytes, headers: Headers) -> Reply | None:
         """The response to a request; None where the store has to be waited for."""
         began = time.perf_counter()
         try:
             _refuse_pages(headers)
-            kind, question = self._asked(body, headers)
-            found = self._at_hand(question)
+            asked = self._asked(body, headers, began)
+            found = self._at_hand(asked.question)
             if found is None:
                 return None
-            reply = Reply(200, kind, self._written(kind, question, found))
+            reply = Reply(200, asked.kind, self._written(asked, found))
         except Exception as error:  # noqa: BLE001 - who asked gets a document, whatever it was
             reply = self._worded(error)
-        self._seen.add(reply.status, time.perf_counter() - began)
+        self._figures.answered(self.path, reply.status, time.perf_counter() - began)
         return reply
 
     def close(self) -> None:
         """End what reads."""
         self._reader.close()
 
-    def _asked(self, body: bytes, headers: Headers) -> tuple[str, OnlineQuestion]:
-        """The format to answer in, and what is asked."""
+    def _asked(self, body: bytes, headers: Headers, began: float) -> _Asked:
+        """What is asked, and when that was known."""
         kind = _accepted(headers)
         asked = decoded(body, self._decoder)
         check_size(asked, self._limits)
         try:
-            return kind, self._store.online_features.ask(
+            question = self._store.online_features.ask(
                 self._features(asked),
                 from_text(asked.entities, self._texts, "entities") if self._texts else asked.entities,
                 request=asked.request and {name: numbers(value) for name, value in asked.request.items()},
@@ -125,6 +131,7 @@ class GetOnlineFeaturesEndpoint(Endpoint):
             )
         except FeatureFabError as error:
             raise refused(error, "features") from error
+        return _Asked(kind, question, asked.feature_service, began, time.perf_counter())
 
     def _features(self, asked: GetOnlineFeatures) -> FeatureService | Sequence[str]:
         if asked.feature_service is not None:
@@ -141,11 +148,37 @@ class GetOnlineFeaturesEndpoint(Endpoint):
             found.append(columns)
         return found
 
-    def _written(self, kind: str, question: OnlineQuestion, found: Found) -> bytes:
+    def _written(self, asked: _Asked, found: Found) -> bytes:
+        """The answer in its format; how long each part took is counted."""
+        read, took = time.perf_counter(), self._figures.took
         try:
-            return FORMATS[kind](question.answer(found))
+            answer = asked.question.answer(found)
+            made = time.perf_counter()
+            written = FORMATS[asked.kind](answer)
         except FeatureFabError as error:
             raise refused(error, "features") from error
+        now, cached = time.perf_counter(), all(not isinstance(one, StorageError) and one.cached for one in found)
+        took("part", "decode", asked.known - asked.began)
+        took("part", "cache" if found and cached else "store", read - asked.known)
+        took("part", "compute", made - read)
+        took("part", "serialise", now - made)
+        for one in asked.question.reads:
+            took("group", one.table_id, read - asked.known)
+        if asked.service is not None:
+            took("service", asked.service, now - asked.began)
+            if now - asked.began > self._slas.get(asked.service, math.inf):
+                self._figures.count("breaches", asked.service)
+        return written
+
+
+class _Asked(NamedTuple):
+    """A request: the format to answer in, what is asked, of which service; when it came and when that was known."""
+
+    kind: str
+    question: OnlineQuestion
+    service: str | None
+    began: float
+    known: float
 
 
 class PushEndpoint(Endpoint):

@@ -24,7 +24,8 @@ class GatheringReader:
     """Reads from a store in a thread: what is asked for meanwhile is read together afterwards.
 
     A store that failed is left in peace for ``pause`` seconds: what is asked then is answered from memory, or with the
-    same failure, at once. With ``most`` requests waiting no other one is taken. To be used on one event loop.
+    same failure, at once. With ``most`` requests waiting no other one is taken. ``failed`` is told of each
+    failure, in the thread. To be used on one event loop.
     """
 
     def __init__(
@@ -33,8 +34,9 @@ class GatheringReader:
         most: int = 1_000,
         pause: float = 1.0,
         clock: Callable[[], float] = time.monotonic,
+        failed: Callable[[], None] = lambda: None,
     ) -> None:
-        self.failures = 0
+        self._failed = failed
         self._online = online
         self._most = most
         self._pause = pause
@@ -102,7 +104,7 @@ class GatheringReader:
         try:
             found = self._online.read_columns(*read)
         except StorageError as error:
-            self.failures += 1
+            self._failed()
             self._error, self._resting = error, self._clock() + self._pause
             return error
         self._error = None

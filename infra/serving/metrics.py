@@ -1,61 +1,77 @@
-"""What this process has done, as Prometheus reads it."""
+"""What a server has done, as Prometheus reads it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from infra.serving.latency import BOUNDS, Latency
-from infra.storage.row_cache import RowCache
+from infra.serving.latency import BOUNDS, By, Figures, Histogram
 
 METRICS_TEXT = "text/plain; version=0.0.4; charset=utf-8"
+_SECONDS: Mapping[By, tuple[str, str]] = {
+    "path": ("featurefab_request_seconds", "How long requests took."),
+    "part": ("featurefab_part_seconds", "How long the parts of reading requests took."),
+    "group": ("featurefab_group_seconds", "How long it took to read the rows of a feature group."),
+    "service": ("featurefab_service_seconds", "How long requests for a feature service took."),
+}
+_COUNTS = {
+    "breaches": ("featurefab_sla_breaches", "Requests that took longer than their service's sla.", "service"),
+    "cache_rows": ("featurefab_cache_rows", "Rows asked of the cache, by outcome.", "outcome"),
+    "cache_gone": ("featurefab_cache_gone", "Rows no longer remembered, by cause.", "cause"),
+    "store_failures": ("featurefab_store_failures", "Reads that the online store did not answer.", "target"),
+}
+_GAUGES = {
+    "cache_entries": "Rows that are remembered.",
+    "cache_bytes": "About how many bytes they take.",
+    "cache_trusted": "Workers that are told of changes in what they remember.",
+    "workers": "Workers that answer.",
+}
 
 
-class _Requests(Collector):
-    def __init__(self, latency: Latency) -> None:
-        self._latency = latency
+class _Served(Collector):
+    def __init__(self, figures: Figures, freshness: Mapping[str, float]) -> None:
+        self._figures = figures
+        self._freshness = freshness
 
     def collect(self) -> Iterator[Metric]:
+        figures = self._figures
         requests = CounterMetricFamily("featurefab_requests", "Requests by path and status.", labels=["path", "status"])
-        seconds = HistogramMetricFamily("featurefab_request_seconds", "How long requests took.", labels=["path"])
-        for path, seen in self._latency.endpoints.items():
-            for status, number in sorted(seen.statuses.items()):
+        for path, statuses in figures.requests.items():
+            for status, number in sorted(statuses.items()):
                 requests.add_metric([path, str(status)], number)
-            below, buckets = 0, []
-            for bound, number in zip((*map(str, BOUNDS), "+Inf"), seen.seconds.counts, strict=True):
-                below += number
-                buckets.append((bound, below))
-            seconds.add_metric([path], buckets, seen.seconds.total)
         yield requests
-        yield seconds
+        for by, (name, text) in _SECONDS.items():
+            seconds = HistogramMetricFamily(name, text, labels=[by])
+            for label, histogram in sorted(figures.seconds.get(by, {}).items()):
+                seconds.add_metric([label], list(_buckets(histogram)), histogram.total)
+            yield seconds
+        for what, (name, text, label) in _COUNTS.items():
+            if what in figures.counts:
+                counter = CounterMetricFamily(name, text, labels=[label])
+                for kind, number in sorted(figures.counts[what].items()):
+                    counter.add_metric([kind], number)
+                yield counter
+        for gauge, value in figures.gauges.items():
+            yield GaugeMetricFamily(f"featurefab_{gauge}", _GAUGES[gauge], value)
+        fresh = GaugeMetricFamily("featurefab_freshness", "1 - age / sla of a group, at least 0.", labels=["group"])
+        for group, value in self._freshness.items():
+            fresh.add_metric([group], value)
+        yield fresh
 
 
-class _Cached(Collector):
-    def __init__(self, cache: RowCache) -> None:
-        self._cache = cache
-
-    def collect(self) -> Iterator[Metric]:
-        stats = self._cache.stats
-        rows = CounterMetricFamily("featurefab_cache_rows", "Rows asked of the cache, by outcome.", labels=["outcome"])
-        gone = CounterMetricFamily("featurefab_cache_gone", "Rows no longer remembered, by cause.", labels=["cause"])
-        for outcome, number in (("hit", stats.hits), ("miss", stats.misses)):
-            rows.add_metric([outcome], number)
-        for cause, number in (("room", stats.evicted), ("change", stats.changed)):
-            gone.add_metric([cause], number)
-        yield rows
-        yield gone
-        yield GaugeMetricFamily("featurefab_cache_entries", "Rows that are remembered.", len(self._cache))
-        yield GaugeMetricFamily("featurefab_cache_bytes", "About how many bytes they take.", self._cache.bytes)
-        yield GaugeMetricFamily("featurefab_cache_trusted", "1 while changes are told of.", int(self._cache.trusted))
+def _buckets(histogram: Histogram) -> Iterator[tuple[str, float]]:
+    """The buckets as Prometheus counts them: each with those below it."""
+    below = 0
+    for bound, number in zip((*map(str, BOUNDS), "+Inf"), histogram.counts, strict=True):
+        below += number
+        yield bound, below
 
 
-def metrics_text(latency: Latency, cache: RowCache | None = None) -> bytes:
-    """The figures of this worker in Prometheus' text format."""
+def metrics_text(figures: Figures, freshness: Mapping[str, float]) -> bytes:
+    """The figures in Prometheus' text format, with how fresh each group is."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Requests(latency))
-    if cache is not None:
-        registry.register(_Cached(cache))
+    registry.register(_Served(figures, freshness))
     return generate_latest(registry)

@@ -6,29 +6,24 @@ import io
 import json
 import math
 import re
-import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import httpx
 import msgspec
 import polars as pl
 import pytest
-import uvicorn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features import Entity, Feature, FeatureGroup, FeatureService, FeatureStore, Registry, Source
 from features.times import UTC_US
 from infra.serving.answers import ARROW, MSGPACK
-from infra.serving.app import FeatureServer
 from infra.serving.requests import Limits
-from infra.serving.server import configured
 from infra.wiring import connect
+from serving_store import serving
 
 NOW = datetime(2026, 3, 10, tzinfo=UTC)
 ABOUT = {"owner": "payments", "description": "About a card."}
@@ -84,20 +79,6 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FeatureStore]:
             store.materialize_incremental(group)
             store.sync(group)
         yield store
-
-
-@contextmanager
-def serving(store: FeatureStore, limits: Limits | None = None) -> Iterator[httpx.Client]:
-    """A client of a server over the store, on a port of its own in a thread of this process."""
-    config = configured(FeatureServer(store, limits))
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        server, port = uvicorn.Server(config), listener.getsockname()[1]
-        thread = Thread(target=server.run, args=([listener],))
-        thread.start()
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
-            yield client
-        server.should_exit = True
-        thread.join()
 
 
 @pytest.fixture(scope="module")

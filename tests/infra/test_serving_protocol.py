@@ -5,20 +5,16 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
-from threading import Thread
 
 import polars as pl
 import pytest
-import uvicorn
 
 from card_payments import T0, hours, last_payment, payments
 from features import FeatureStore, Registry
-from infra.serving.app import FeatureServer
 from infra.serving.requests import Limits
-from infra.serving.server import configured
 from infra.storage.delta import DeltaLake
 from infra.storage.memory_store import MemoryOnlineStore
+from serving_store import listening
 
 CARDS = 40
 LIMIT = 2_000
@@ -42,19 +38,8 @@ def address(request, tmp_path_factory) -> Iterator[tuple[str, int]]:
     store.write_source(payments, pl.DataFrame(rows, schema=dict(payments.schema), orient="row"))
     store.materialize_incremental(last_payment)
     store.sync(last_payment)
-    with served(store) as address:
+    with listening(store, Limits(body=LIMIT)) as address:
         yield address
-
-
-@contextmanager
-def served(store: FeatureStore) -> Iterator[tuple[str, int]]:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(configured(FeatureServer(store, Limits(body=LIMIT))))
-        thread = Thread(target=server.run, args=([listener],))
-        thread.start()
-        yield listener.getsockname()
-        server.should_exit = True
-        thread.join()
 
 
 class Wire:
