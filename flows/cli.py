@@ -11,8 +11,9 @@ from typing import Annotated, Literal, Optional
 import typer
 
 from flows.app import Groups, Home, Json, app
+from flows.cli_keys import keys
 
-__all__ = ["app"]
+__all__ = ["app", "keys"]
 
 
 @app.command()
@@ -196,7 +197,8 @@ def up(
 
 @app.command()
 def serve(
-    port: Annotated[int, typer.Option(min=1, max=65_535, help="Where to listen, on this machine.")] = 6566,
+    host: Annotated[Optional[str], typer.Option(help="Where to listen (default: this machine alone).")] = None,  # noqa: UP045
+    port: Annotated[int, typer.Option(min=1, max=65_535, help="At which port.")] = 6566,
     workers: Annotated[int, typer.Option(min=1, help="How many processes answer.")] = 1,
     home: Home = None,
     json: Json = False,
@@ -204,7 +206,7 @@ def serve(
     """Serve features over HTTP, as Feast's clients ask for them; until Ctrl-C."""
     from flows.commands.serving import serve as body
 
-    body(port, workers, home=home, json=json)
+    body(host, port, workers, home=home, json=json)
 
 
 @app.command("get-online")

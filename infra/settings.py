@@ -75,6 +75,7 @@ def _as_time_zone(name: str) -> str:
 
 
 Folder = Annotated[Path, AfterValidator(_as_folder)]
+File = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
 Url = Annotated[str, AfterValidator(_as_url)]
 
 
@@ -144,6 +145,21 @@ class Settings(BaseSettings):
 
     task_runner: Literal["threads", "dask", "ray"] = "threads"
     """What computes the chunks of backfills: threads, or processes of a local Dask or Ray (extras of the package)."""
+
+    serve_host: Annotated[str, Field(min_length=1)] = LOOPBACK
+    """Where ``featurefab serve`` listens; where others than this machine can ask, keys are needed."""
+
+    serve_keys: Literal["auto", "on", "off"] = "auto"
+    """Whether who asks the feature server needs a key; "auto": where others than this machine can ask."""
+
+    serve_tls_certificate: File | None = None
+    """The certificate, with its chain, by which ``featurefab serve`` speaks TLS (PEM); unset: it does not."""
+
+    serve_tls_key: File | None = None
+    """The private key of that certificate (PEM, without a password)."""
+
+    serve_audit_share: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """The share of reads that the audit log has, where keys are needed; pushes and refusals are all in it."""
 
     retention_days: PositiveInt = 30
     """How many days the ``maintain`` flow leaves table files that no version in use needs."""
@@ -236,6 +252,11 @@ class Settings(BaseSettings):
     def logs(self) -> Path:
         """The folder of what the servers of ``featurefab up`` print."""
         return self.home / "logs"
+
+    @property
+    def access(self) -> Path:
+        """The folder of the feature server's keys and audit log."""
+        return self.home / "access"
 
     @property
     def landing(self) -> Path:

@@ -11,28 +11,33 @@ import httpx
 import uvicorn
 
 from features import FeatureStore
+from infra.serving.access import Access
 from infra.serving.app import FeatureServer
 from infra.serving.requests import Limits
 from infra.serving.server import configured
 
 
 @contextmanager
-def listening(store: FeatureStore, limits: Limits | None = None) -> Iterator[tuple[str, int]]:
+def listening(
+    store: FeatureStore, limits: Limits | None = None, access: Access | None = None
+) -> Iterator[tuple[str, int]]:
     """Where a server over the store listens."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(configured(FeatureServer(store, limits)))
+        server = uvicorn.Server(configured(FeatureServer(store, limits, access=access)))
         thread = Thread(target=server.run, args=([listener],))
         thread.start()
-        yield listener.getsockname()
-        server.should_exit = True
-        thread.join()
+        try:
+            yield listener.getsockname()
+        finally:
+            server.should_exit = True
+            thread.join()
 
 
 @contextmanager
-def serving(store: FeatureStore, limits: Limits | None = None) -> Iterator[httpx.Client]:
+def serving(store: FeatureStore, limits: Limits | None = None, access: Access | None = None) -> Iterator[httpx.Client]:
     """A client of a server over the store."""
     with (
-        listening(store, limits) as (_, port),
+        listening(store, limits, access) as (_, port),
         httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client,
     ):
         yield client

@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from functools import lru_cache
 from multiprocessing import parent_process
 from multiprocessing.process import BaseProcess
@@ -25,6 +25,7 @@ from starlette.types import Lifespan, Receive, Scope, Send
 
 from features.errors import FeatureFabError
 from features.store import FeatureStore
+from infra.serving.access import METRICS, Access, open_access
 from infra.serving.answers import JSON
 from infra.serving.endpoints import Endpoint, GetOnlineFeaturesEndpoint, PushEndpoint
 from infra.serving.freshness import GroupFreshness
@@ -43,7 +44,8 @@ _LOG = logging.getLogger("featurefab.serving")
 class FeatureServer:
     """The application over a store: the endpoints that are in a hurry, and Starlette for the rest.
 
-    ``closing`` is called when it ends; ``worker`` counts what it does, alone or among others.
+    ``closing`` is called when it ends; ``worker`` counts what it does, alone or among others. Without ``access``
+    everybody may ask everything.
     """
 
     def __init__(
@@ -52,12 +54,13 @@ class FeatureServer:
         limits: Limits | None = None,
         closing: Callable[[], None] | None = None,
         worker: Worker | None = None,
+        access: Access | None = None,
     ) -> None:
-        limits, self._worker = limits or Limits(), worker or Worker()
-        figures = self._worker.figures
-        reading, pushing = GetOnlineFeaturesEndpoint(store, limits, figures), PushEndpoint(store, limits, figures)
+        limits, access, self._worker = limits or Limits(), access or Access(), worker or Worker()
+        parts = store, limits, self._worker.figures, access
+        reading, pushing = GetOnlineFeaturesEndpoint(*parts), PushEndpoint(*parts)
         self._endpoints = {endpoint.path: endpoint for endpoint in (reading, pushing)}
-        self._others = _others(store, limits, self._worker, self._lifespan)
+        self._others = _others(store, limits, self._worker, access, self._lifespan)
         self._closing = closing
         self.immediate = {reading.path.encode(): reading.at_once} if store.online.at_once else {}
         self.longest = limits.body
@@ -99,11 +102,15 @@ def create() -> FeatureServer:
     size = settings.online_cache_mb * 1_000_000
     cache = RowCache(size, settings.online_cache_seconds) if size and settings.online == "redis" else None
     store = open_platform(row_cache=cache).store
+    access, worker = open_access(settings, store.registry), Worker(settings.serving, cache)
     gc.collect()
     gc.freeze()  # what is there now stays: collections need not look through it again and again
     if (parent := parent_process()) is not None:
         Thread(target=_end_with, args=(parent,), daemon=True).start()
-    return FeatureServer(store, closing=store.close, worker=Worker(settings.serving, cache))
+    with ExitStack() as held:
+        held.callback(store.close)
+        held.callback(access.close)
+        return FeatureServer(store, closing=held.pop_all().close, worker=worker, access=access)
 
 
 def _end_with(parent: BaseProcess) -> None:
@@ -112,7 +119,9 @@ def _end_with(parent: BaseProcess) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _others(store: FeatureStore, limits: Limits, worker: Worker, lifespan: Lifespan[Starlette]) -> Starlette:
+def _others(
+    store: FeatureStore, limits: Limits, worker: Worker, access: Access, lifespan: Lifespan[Starlette]
+) -> Starlette:
     """All paths but those above, and the words for what is no path."""
     described, freshness = document(limits), GroupFreshness(store)
     docs = lru_cache(maxsize=1)(lambda: page(described))
@@ -127,8 +136,15 @@ def _others(store: FeatureStore, limits: Limits, worker: Worker, lifespan: Lifes
             return _problem(Problem(503, str(error)))
         return _json({"status": "ok", "groups": len(store.registry.groups)})
 
-    async def metrics(_: Request) -> Response:
+    async def metrics(request: Request) -> Response:
+        visit = access.visit(METRICS, dict(request.scope["headers"]))
+        try:
+            visit.admit()
+        except Problem as problem:
+            visit.over(problem.status)
+            return _problem(problem)
         fresh = await to_thread.run_sync(freshness.now)
+        visit.over(200)
         return Response(metrics_text(worker.all(), fresh), media_type=METRICS_TEXT)
 
     async def openapi(_: Request) -> Response:
@@ -137,7 +153,7 @@ def _others(store: FeatureStore, limits: Limits, worker: Worker, lifespan: Lifes
     async def show_docs(_: Request) -> Response:
         return HTMLResponse(docs())
 
-    plain = {"/health": health, "/ready": ready, "/metrics": metrics, "/openapi.json": openapi, "/docs": show_docs}
+    plain = {"/health": health, "/ready": ready, METRICS: metrics, "/openapi.json": openapi, "/docs": show_docs}
     return Starlette(
         routes=[
             *(Route(path, answer, methods=["GET"]) for path, answer in plain.items()),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import ClassVar, NamedTuple
 
 import msgspec
@@ -25,11 +25,12 @@ from features.online import OnlineQuestion
 from features.store import FeatureStore
 from features.stored_types import key_dtypes
 from features.times import UTC_US, duration
+from infra.serving.access import PUSH, READ, Access, Visit
 from infra.serving.answers import FORMATS, JSON
 from infra.serving.gathering import Found, GatheringReader
 from infra.serving.latency import Figures
 from infra.serving.problems import FAILED, PROBLEM_JSON, Problem, refused
-from infra.serving.protocol import Headers, Reply
+from infra.serving.protocol import BEGUN, Headers, Reply
 from infra.serving.requests import GetOnlineFeatures, Limits, Push, check_size, decoded, from_text, numbers, textual
 
 _LOG = logging.getLogger("featurefab.serving")
@@ -40,22 +41,36 @@ class Endpoint:
 
     path: ClassVar[str]
 
-    def __init__(self, store: FeatureStore, limits: Limits, figures: Figures) -> None:
+    def __init__(self, store: FeatureStore, limits: Limits, figures: Figures, access: Access) -> None:
         self._store = store
         self._limits = limits
+        self._access = access
         self._figures = figures
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Answer one request, or what was begun of one (``BEGUN``)."""
+        begun = scope.get("state", {}).pop(BEGUN, None)
+        reply = await (self._answered(scope, receive) if begun is None else begun)
+        await send({"type": "http.response.start", "status": reply.status, "headers": reply.raw_headers()})
+        await send({"type": "http.response.body", "body": reply.body})
+
+    async def _answered(self, scope: Scope, receive: Receive) -> Reply:
         began, headers = time.perf_counter(), dict(scope["headers"])
+        visit = self._access.visit(self.path, headers)
         try:
             _refuse_pages(headers)
+            visit.admit()
             body = await _body(headers, receive, self._limits.body)
-            reply = Reply(200, *await self.answer(body, headers))
+            reply = Reply(200, *await self.answer(body, headers, visit))
         except Exception as error:  # noqa: BLE001 - who asked gets a document, whatever it was
             reply = self._worded(error)
+        return self._over(reply, visit, began)
+
+    def _over(self, reply: Reply, visit: Visit, began: float) -> Reply:
+        """Count and note a request that is answered."""
+        visit.over(reply.status)
         self._figures.answered(self.path, reply.status, time.perf_counter() - began)
-        await _respond(send, reply)
+        return reply
 
     def _worded(self, error: Exception) -> Reply:
         """What is said of an error; the log has how one came about that is no problem of the request."""
@@ -64,7 +79,7 @@ class Endpoint:
             error = FAILED
         return Reply(error.status, PROBLEM_JSON, error.document(), error.headers)
 
-    async def answer(self, body: bytes, headers: Headers) -> tuple[str, bytes]:
+    async def answer(self, body: bytes, headers: Headers, visit: Visit) -> tuple[str, bytes]:
         """The media type and the body of the answer; Problem where there is none."""
         raise NotImplementedError
 
@@ -75,11 +90,11 @@ class Endpoint:
 class GetOnlineFeaturesEndpoint(Endpoint):
     """The newest features of some entities; those that are not at hand are read for many requests at once."""
 
-    path = "/get-online-features"
+    path = READ
     _decoder = msgspec.json.Decoder(GetOnlineFeatures)
 
-    def __init__(self, store: FeatureStore, limits: Limits, figures: Figures) -> None:
-        super().__init__(store, limits, figures)
+    def __init__(self, store: FeatureStore, limits: Limits, figures: Figures, access: Access) -> None:
+        super().__init__(store, limits, figures, access)
         self._texts = textual({k: t for e in store.registry.entities.values() for k, t in key_dtypes(e).items()})
         self._reader = GatheringReader(
             store.online, failed=lambda: figures.count("store_failures", store.online.target)
@@ -87,42 +102,50 @@ class GetOnlineFeaturesEndpoint(Endpoint):
         slas = {service.name: service.sla for service in store.registry.services.values()}
         self._slas = {name: duration(sla).total_seconds() for name, sla in slas.items() if sla is not None}
 
-    async def answer(self, body: bytes, headers: Headers) -> tuple[str, bytes]:
+    async def answer(self, body: bytes, headers: Headers, visit: Visit) -> tuple[str, bytes]:
         """The features in the format that is accepted."""
-        began = time.perf_counter()
-        asked = self._asked(body, headers, began)
+        asked = self._asked(body, headers, visit)
         found = self._at_hand(asked.question)
-        if found is None:
-            if self._reader.full:
-                raise Problem(429, "too many requests wait for the online store: ask again in a moment")
-            found = await self._reader.read(asked.question.reads)
-        return asked.kind, self._written(asked, found)
+        return asked.kind, self._written(asked, await self._read(asked) if found is None else found)
 
-    def at_once(self, body: bytes, headers: Headers) -> Reply | None:
-        """The response to a request; None where the store has to be waited for."""
-        began = time.perf_counter()
+    def at_once(self, body: bytes, headers: Headers) -> Reply | Awaitable[Reply]:
+        """The response to a request; where the store has to be waited for, what waits for it."""
+        began, visit = time.perf_counter(), self._access.visit(self.path, headers)
         try:
             _refuse_pages(headers)
-            asked = self._asked(body, headers, began)
+            visit.admit()
+            asked = self._asked(body, headers, visit)
             found = self._at_hand(asked.question)
             if found is None:
-                return None
+                return self._later(asked, visit)
             reply = Reply(200, asked.kind, self._written(asked, found))
         except Exception as error:  # noqa: BLE001 - who asked gets a document, whatever it was
             reply = self._worded(error)
-        self._figures.answered(self.path, reply.status, time.perf_counter() - began)
-        return reply
+        return self._over(reply, visit, began)
+
+    async def _later(self, asked: _Asked, visit: Visit) -> Reply:
+        try:
+            reply = Reply(200, asked.kind, self._written(asked, await self._read(asked)))
+        except Exception as error:  # noqa: BLE001 - who asked gets a document, whatever it was
+            reply = self._worded(error)
+        return self._over(reply, visit, asked.began)
+
+    async def _read(self, asked: _Asked) -> Found:
+        if self._reader.full:
+            raise Problem(429, "too many requests wait for the online store: ask again in a moment")
+        return await self._reader.read(asked.question.reads)
 
     def close(self) -> None:
         """End what reads."""
         self._reader.close()
 
-    def _asked(self, body: bytes, headers: Headers, began: float) -> _Asked:
-        """What is asked, and when that was known."""
-        kind = _accepted(headers)
+    def _asked(self, body: bytes, headers: Headers, visit: Visit) -> _Asked:
+        """What is asked; Problem where it may not be."""
+        began, kind = time.perf_counter(), _accepted(headers)
         asked = decoded(body, self._decoder)
         check_size(asked, self._limits)
         try:
+            visit.reads(asked)
             question = self._store.online_features.ask(
                 self._features(asked),
                 from_text(asked.entities, self._texts, "entities") if self._texts else asked.entities,
@@ -184,12 +207,18 @@ class _Asked(NamedTuple):
 class PushEndpoint(Endpoint):
     """Feature rows from outside, online and offline at once."""
 
-    path = "/push"
+    path = PUSH
     _decoder = msgspec.json.Decoder(Push)
 
-    async def answer(self, body: bytes, headers: Headers) -> tuple[str, bytes]:  # noqa: ARG002 - JSON alone
+    async def answer(
+        self,
+        body: bytes,
+        headers: Headers,  # noqa: ARG002 - JSON alone
+        visit: Visit,
+    ) -> tuple[str, bytes]:
         """How many rows were written, and their created_timestamp."""
         pushed = decoded(body, self._decoder)
+        visit.pushes(pushed)
         if len({len(values) for values in pushed.df.values()}) > 1:
             raise Problem(422, "each column must have as many values as the others", "df")
         try:
@@ -205,11 +234,6 @@ class PushEndpoint(Endpoint):
             raise refused(error, "df") from error
         said = {"group": done.group, "rows": done.rows, "created_timestamp": done.created_timestamp}
         return JSON, msgspec.json.encode(said)
-
-
-async def _respond(send: Send, reply: Reply) -> None:
-    await send({"type": "http.response.start", "status": reply.status, "headers": reply.raw_headers()})
-    await send({"type": "http.response.body", "body": reply.body})
 
 
 async def _body(headers: Headers, receive: Receive, limit: int) -> bytes:

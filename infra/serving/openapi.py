@@ -17,13 +17,14 @@ from infra.serving.requests import GetOnlineFeatures, Limits, Push
 
 _PROBLEMS = {
     "400": "The body is not JSON.",
-    "403": "A page of another site asked.",
+    "401": "A key is needed, or is not known.",
+    "403": "The key may not do that or is not granted a group; or a page of another site asked.",
     "404": "A feature, service or group is not registered.",
     "406": "No format that is accepted.",
     "409": "A group is held at a version that does not have what is asked for.",
     "413": "The body or the number of entities is over the limit.",
     "422": "The request does not fit; `field` says where.",
-    "429": "Too many requests wait: ask again after Retry-After seconds.",
+    "429": "The key asks too often, or too many requests wait: try again after Retry-After seconds.",
     "500": "The server failed; its log says how.",
     "503": "A store cannot be asked: try again after Retry-After seconds.",
 }
@@ -94,7 +95,7 @@ _SCHEMAS = {
 _PLAIN = {
     "/health": ("The process answers", JSON, ()),
     "/ready": ("The online store can be asked", JSON, ("503",)),
-    "/metrics": ("Requests and how long they took, for Prometheus", "text/plain", ()),
+    "/metrics": ("Requests and how long they took, for Prometheus", "text/plain", ("401", "403", "429")),
     "/openapi.json": ("This document", JSON, ()),
     "/docs": ("This document as a page", "text/html", ()),
 }

@@ -18,7 +18,8 @@ from features.errors import (
 PROBLEM_JSON = "application/problem+json"
 _TITLES = {
     400: "The body cannot be read",
-    403: "Not from this page",
+    401: "Nobody who is known",
+    403: "Not allowed",
     404: "There is no such thing",
     405: "Wrong method",
     406: "Not in that format",
@@ -29,6 +30,7 @@ _TITLES = {
     500: "The server failed",
     503: "A store cannot be asked",
 }
+_HEADERS = {401: {"www-authenticate": "Bearer"}, 429: {"retry-after": "1"}, 503: {"retry-after": "1"}}
 _WHERE = re.compile(r" - at `\$\.?(.*)`$")
 
 
@@ -44,7 +46,7 @@ class Problem(Exception):
     @property
     def headers(self) -> Mapping[str, str]:
         """What the status asks for beside the document."""
-        return {"retry-after": "1"} if self.status in (429, 503) else {}
+        return _HEADERS.get(self.status, {})
 
     def document(self) -> bytes:
         """The problem as JSON."""

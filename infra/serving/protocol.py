@@ -7,7 +7,7 @@ go out in one write.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple, Protocol, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
@@ -30,8 +30,11 @@ class Reply(NamedTuple):
         return own + [(name.encode(), value.encode()) for name, value in self.headers.items()]
 
 
-Answer = Callable[[bytes, Headers], Reply | None]
-"""Answers a request with that body at once, None where that takes waiting; raises nothing."""
+Answer = Callable[[bytes, Headers], Reply | Awaitable[Reply]]
+"""Answers a request with that body at once, or says what to wait for; raises nothing."""
+
+BEGUN = "featurefab.begun"
+"""Where in the state of a request's scope that is which the application has to wait for."""
 
 
 class Immediate(Protocol):
@@ -76,9 +79,10 @@ class ImmediateProtocol(HttpToolsProtocol):
             return
         answer, self._answer, body = self._answer, None, b"".join(self._parts)
         reply = answer(body, dict(self.headers))
-        if reply is not None:
+        if isinstance(reply, Reply):
             self._send(reply)
             return
+        self.scope["state"][BEGUN] = reply
         super().on_headers_complete()
         super().on_body(body)
         super().on_message_complete()
