@@ -118,12 +118,17 @@ def test_every_command_and_option_has_help() -> None:
     wanted = {"demo", "ingest", "materialize", "backfill", "sync", "train", "report", "nightly"}
     wanted |= {"get-online", "get-historical", "describe", "audit", "status", "config"}
     assert wanted <= set(commands)
+    for name, command in [*commands.items()]:
+        assert command.help, name
+        if parts := getattr(command, "commands", None):  # a group of commands
+            del commands[name]
+            commands |= {f"{name} {part}": command for part, command in parts.items()}
     for name, command in commands.items():
         assert command.help, name
         assert "--json" in [option for parameter in command.params for option in parameter.opts], name
         for parameter in command.params:
             assert parameter.help, (name, parameter.name)
-        assert name in run(name, "--help").stdout
+        assert name in run(*name.split(), "--help").stdout
 
 
 def test_help_imports_nothing_heavy() -> None:

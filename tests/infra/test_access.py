@@ -6,7 +6,7 @@ import json
 import resource
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Thread
@@ -259,13 +259,12 @@ def test_a_request_is_let_through_exactly_where_all_groups_that_it_reads_are_gra
     reads = {ref.group for ref in select(REGISTRY, wanted, full_feature_names=True).reads.values()}
     may = all(name in granted or ("*" in granted and name not in SENSITIVE) for name in reads)
     body = GetOnlineFeatures({"card_id": [1]}, **({"feature_service": asked} if named else {"features": asked}))
-    statuses = []
-    with suppress(Problem), access.visit(READ, {b"authorization": b"Bearer " + token.encode()}) as visit:
-        try:
-            visit.reads(body)
-        except Problem as problem:
-            statuses.append(problem.status)
-            raise
+    visit, statuses = access.visit(READ, {b"authorization": b"Bearer " + token.encode()}), []
+    visit.admit()
+    try:
+        visit.reads(body)
+    except Problem as problem:
+        statuses.append(problem.status)
     assert statuses == ([] if may else [403])
 
 
@@ -435,8 +434,9 @@ def test_a_share_of_the_reads_is_noted(keys, tmp_path):
     _, token = keys.add("shop", ["read"], ["*"], 10_000)
     with access_to(keys, tmp_path / "access", share=0.25) as access:
         for _ in range(2_000):
-            with access.visit(READ, {b"x-api-key": token.encode()}):
-                pass
+            visit = access.visit(READ, {b"x-api-key": token.encode()})
+            visit.admit()
+            visit.over(200)
     assert 350 < len(lines_in(tmp_path / "access")) < 650  # one in 10^9 times it is not
 
 
@@ -508,8 +508,10 @@ def test_a_flood_of_refusals_is_counted_and_not_written_out(keys, tmp_path):
     keys.add("shop", ["read"], ["*"], 100)
     with access_to(keys, tmp_path / "access", share=0) as access:
         for _ in range(1_000):
-            with suppress(Problem), access.visit(READ, {}):
-                pass
+            visit = access.visit(READ, {})
+            with pytest.raises(Problem) as refused:
+                visit.admit()
+            visit.over(refused.value.status)
     said = lines_in(tmp_path / "access")
     written = [line for line in said if "path" in line]
     assert len(written) < 900
