@@ -19,6 +19,9 @@ from infra.settings import PREFIX, apply_isolation, load_settings
 hypothesis.settings.register_profile("suite", deadline=None, derandomize=True)
 hypothesis.settings.register_profile("prove", deadline=None)
 
+collect_ignore = ["peers/feast_client.py", "benchmarks/peers"]
+"""What runs where a peer is installed."""
+
 _HOME = Path(tempfile.mkdtemp(prefix="featurefab-tests-"))
 
 

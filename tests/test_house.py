@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -89,7 +90,7 @@ def test_the_lock_is_hashed_complete_and_names_no_place_to_download_from() -> No
     pinned = {line.split("==")[0]: following for line, following in pairwise(lines) if "==" in line}
     assert [name for name, following in pinned.items() if "--hash=sha256:" not in following] == []
     wanted = [*PROJECT["project"]["dependencies"], *PROJECT["dependency-groups"]["dev"]]
-    names = {requirement.split(">")[0].split("<")[0].strip() for requirement in wanted}
+    names = {re.split(r"[\[<>]", requirement)[0].strip() for requirement in wanted}
     assert names - pinned.keys() == set()
 
 

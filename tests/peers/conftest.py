@@ -1,3 +1,0 @@
-"""Keeps pytest away from what runs in a peer's environment."""
-
-collect_ignore = ["feast_client.py"]
