@@ -11,9 +11,9 @@ from typing import Annotated, Literal, Optional
 import typer
 
 from flows.app import Groups, Home, Json, app
-from flows.cli_keys import keys
+from flows.cli_serving import cache, keys
 
-__all__ = ["app", "keys"]
+__all__ = ["app", "cache", "keys"]
 
 
 @app.command()
@@ -193,20 +193,6 @@ def up(
     from flows.commands.up import up as body
 
     body(only or [], Ports(port_prefect, port_mlflow, port_features), home=home, json=json)
-
-
-@app.command()
-def serve(
-    host: Annotated[Optional[str], typer.Option(help="Where to listen (default: this machine alone).")] = None,  # noqa: UP045
-    port: Annotated[int, typer.Option(min=1, max=65_535, help="At which port.")] = 6566,
-    workers: Annotated[int, typer.Option(min=1, help="How many processes answer.")] = 1,
-    home: Home = None,
-    json: Json = False,
-) -> None:
-    """Serve features over HTTP, as Feast's clients ask for them; until Ctrl-C."""
-    from flows.commands.serving import serve as body
-
-    body(host, port, workers, home=home, json=json)
 
 
 @app.command("get-online")

@@ -41,6 +41,11 @@ class Histogram(msgspec.Struct):
         """How many durations there are."""
         return sum(self.counts)
 
+    @property
+    def mean(self) -> float:
+        """The mean duration; 0.0 without any."""
+        return self.total / self.count if self.count else 0.0
+
     def quantile(self, q: float) -> float:
         """The upper bound of the bucket with the quantile, but no more than the longest; 0.0 without any.
 
