@@ -11,7 +11,6 @@ from typing import Annotated, Literal, Optional
 import typer
 
 from flows.app import Groups, Home, Json, app
-from flows.cli_serving import cache, keys
 
 __all__ = ["app", "cache", "keys"]
 
@@ -384,3 +383,6 @@ def config(home: Home = None, json: Json = False) -> None:
     from flows.commands.describing import config as body
 
     body(home=home, json=json)
+
+
+from flows.cli_serving import cache, keys  # noqa: E402 - help lists commands in the order in which they are made
