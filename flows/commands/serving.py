@@ -6,7 +6,7 @@ from pathlib import Path
 
 from flows.console import clear_errors, out, print_json, print_table
 from infra.serving.server import run
-from infra.serving.workers import ask_to_clear, figures_of
+from infra.serving.workers import figures_of, wish
 from infra.settings import environment_kept, load_settings
 
 
@@ -71,6 +71,6 @@ def cache_clear(*, home: Path | None, json: bool) -> None:
     """Have all workers forget what they remember."""
     with clear_errors():
         folder = load_settings(home=home).serving
-        ask_to_clear(folder)
+        wish(folder, "clear")
         workers = int(figures_of(folder).gauges.get("workers", 0))
     print_json({"workers": workers}) if json else out.print(f"{workers} worker(s) forget what they remember")

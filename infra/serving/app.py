@@ -35,6 +35,7 @@ from infra.serving.problems import FAILED, PROBLEM_JSON, Problem
 from infra.serving.requests import Limits
 from infra.serving.workers import BEAT, Worker
 from infra.settings import load_settings
+from infra.storage.redis_store import RedisOnlineStore
 from infra.storage.row_cache import RowCache
 from infra.wiring import open_platform
 
@@ -81,8 +82,8 @@ class FeatureServer:
             await asyncio.sleep(BEAT)
             try:
                 await to_thread.run_sync(self._worker.beat, self._worker.own())
-            except OSError:  # such as a full disk: features are answered all the same
-                _LOG.exception("the figures of this worker cannot be written")
+            except Exception:  # noqa: BLE001 - such as a full disk: the next beat may do, and features are answered
+                _LOG.exception("the figures of this worker cannot be written, or its cache not be looked after")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request; Starlette's layers would take as long as most answers."""
@@ -102,7 +103,8 @@ def create() -> FeatureServer:
     size = settings.online_cache_mb * 1_000_000
     cache = RowCache(size, settings.online_cache_seconds) if size and settings.online == "redis" else None
     store = open_platform(row_cache=cache).store
-    access, worker = open_access(settings, store.registry), Worker(settings.serving, cache)
+    warm = store.online.warm if isinstance(store.online, RedisOnlineStore) else None
+    access, worker = open_access(settings, store.registry), Worker(settings.serving, cache, warm)
     gc.collect()
     gc.freeze()  # what is there now stays: collections need not look through it again and again
     if (parent := parent_process()) is not None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -16,34 +17,61 @@ from infra.storage.row_cache import RowCache
 BEAT = 1.0
 """Seconds between two writes."""
 _GONE = 10 * BEAT
-_CLEAR = "clear"
+_HOT = "hot"
+_MOST = 100_000
+"""Keys that are noted as asked for often, and brought back into memory."""
+_MINUTE = 60
+"""Beats between two of these notes."""
+
+Wish = Literal["clear", "warm"]
+"""What one may ask of all workers: to forget what they remember, or to bring back what is asked for often."""
 
 
 class Worker:
     """One worker among those of a folder; without one it is alone.
 
-    ``figures`` are its own, to be counted up by whoever does something. ``cache`` is what it remembers.
+    ``figures`` are its own, to be counted up by whoever does something. ``cache`` is what it remembers; ``warm`` brings
+    the rows of some keys into it, which is done at the beginning, too.
     """
 
-    def __init__(self, folder: Path | None = None, cache: RowCache | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path | None = None,
+        cache: RowCache | None = None,
+        warm: Callable[[Sequence[bytes]], None] | None = None,
+    ) -> None:
         self.figures = Figures()
         self._folder = folder
         self._cache = cache
+        self._warm = warm
+        self._cold = True
+        self._beats = 0
         self._path = None if folder is None else folder / f"{os.getpid()}.json"
-        self._cleared = _cleared(folder)
+        self._cleared, self._warmed = _wished(folder, "clear"), _wished(folder, "warm")
 
     def beat(self, figures: Figures) -> None:
-        """Write its ``own`` figures, and forget what is remembered where somebody asked for that; done every BEAT."""
+        """Write its ``own`` figures, and do what somebody wished; to be called every BEAT, by a thread."""
         if self._folder is None or self._path is None:
             return
-        if (cleared := _cleared(self._folder)) != self._cleared:
-            self._cleared = cleared
-            if self._cache is not None:
-                self._cache.forget(None)
         self._folder.mkdir(parents=True, exist_ok=True)
-        new = self._path.with_suffix(".new")
-        new.write_bytes(msgspec.json.encode(figures))
-        new.replace(self._path)
+        _write(self._path, msgspec.json.encode(figures))
+        if self._cache is not None:
+            self._tend(self._folder, self._cache)
+
+    def _tend(self, folder: Path, cache: RowCache) -> None:
+        """Look after what is remembered."""
+        if (cleared := _wished(folder, "clear")) != self._cleared:
+            self._cleared = cleared
+            cache.forget(None)
+        if (warmed := _wished(folder, "warm")) != self._warmed:
+            self._warmed, self._cold = warmed, True
+        if self._warm is not None and self._cold and cache.trusted:
+            self._cold = False
+            with suppress(FileNotFoundError, msgspec.DecodeError):  # nobody noted anything, or not this version
+                self._warm(msgspec.msgpack.decode((folder / _HOT).read_bytes(), type=list[bytes]))
+        self._beats += 1
+        if self._beats % _MINUTE == 0 and (hot := cache.hot(_MOST)):
+            _write(folder / _HOT, msgspec.msgpack.encode(hot))
 
     def own(self) -> Figures:
         """What this worker has done until now; to be asked where nothing else counts meanwhile."""
@@ -85,16 +113,23 @@ def figures_of(folder: Path, besides: Path | None = None, now: Callable[[], floa
     return total
 
 
-def ask_to_clear(folder: Path) -> None:
-    """Have all workers of a folder forget what they remember, within a beat."""
+def wish(folder: Path, what: Wish) -> None:
+    """Ask something of all workers of a folder, who do it within a beat."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / _CLEAR).write_text(f"{time.time_ns()}\n")
+    _write(folder / what, f"{time.time_ns()}\n".encode())
 
 
-def _cleared(folder: Path | None) -> str:
-    """What was written when somebody last asked for that."""
+def _wished(folder: Path | None, what: Wish) -> str:
+    """What was written when somebody last wished that."""
     if folder is None:
         return ""
     with suppress(FileNotFoundError):
-        return (folder / _CLEAR).read_text()
+        return (folder / what).read_text()
     return ""
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file whole: others read it at any moment."""
+    new = path.with_name(f"{path.name}.{os.getpid()}")
+    new.write_bytes(content)
+    new.replace(path)

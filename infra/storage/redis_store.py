@@ -144,6 +144,12 @@ class RedisOnlineStore:
             return None
         return found._replace(cached=True)
 
+    def warm(self, keys: Sequence[bytes]) -> None:
+        """Remember the rows of keys that ``RowCache.hot`` named."""
+        assert self._cache is not None  # who else has such keys
+        for start in range(0, len(keys), _MANY):
+            self._learned(self._cache, "a warm-up", keys[start : start + _MANY])
+
     def watermark(self, table_id: str) -> int:
         """The last plan that was published; 0 for none, or where a raised ttl asks for all rows again."""
         state = self._state(table_id, lambda commands: self._read(table_id, commands))
@@ -209,8 +215,9 @@ class RedisOnlineStore:
         """The rows with some keys of the server, and the digest of their table's format."""
         if self._cache is None:
             groups = self._together(keys)
-            replies = self._server.read(f"a read of {table_id!r}", self._asking(table_id, keys, groups))
-            return _gathered(len(keys), groups, replies[:-1]), replies[-1]
+            commands = [*_reading(keys, groups), self._digest(table_id)]
+            *replies, digest = self._server.read(f"a read of {table_id!r}", commands)
+            return _gathered(len(keys), groups, replies), digest
         return self._rows_beside(self._cache, table_id, keys)
 
     def _rows_beside(
@@ -222,23 +229,27 @@ class RedisOnlineStore:
         table = self._tables.get(table_id)
         if table is not None and not lacking:
             return [row for row in known if not isinstance(row, Unknown)], table.digest
-        ticket = cache.expect(lacking)
-        try:
-            groups = self._together(lacking)
-            asking = self._asking(table_id, lacking, groups)
-            replies, followed = self._server.read_followed(f"a read of {table_id!r}", asking)
-            rows = _gathered(len(lacking), groups, replies[:-1])
-            if followed:
-                cache.put(ticket, lacking, rows)
-        finally:
-            cache.forgo(ticket, lacking)
+        rows, (digest,) = self._learned(cache, f"a read of {table_id!r}", lacking, self._digest(table_id))
         new = iter(rows)
-        return [next(new) if isinstance(row, Unknown) else row for row in known], replies[-1]
+        return [next(new) if isinstance(row, Unknown) else row for row in known], digest
 
-    def _asking(self, table_id: str, keys: Sequence[bytes], groups: Sequence[Sequence[int]]) -> list[Command]:
-        commands: list[Command] = [("MGET", *(keys[at] for at in group)) for group in groups]
-        # After the rows, so that it knows the format of each: a format is kept before the first row in it.
-        return [*commands, ("HGET", self._of(table_id).about, "digest")]
+    def _learned(
+        self, cache: RowCache, doing: str, keys: Sequence[bytes], *others: Command
+    ) -> tuple[list[bytes | None], list[Any]]:
+        """The rows with some keys, which the cache learns, and the replies to other commands sent after them."""
+        ticket, groups = cache.expect(keys), self._together(keys)
+        try:
+            replies, followed = self._server.read_followed(doing, [*_reading(keys, groups), *others])
+            rows = _gathered(len(keys), groups, replies[: len(groups)])
+            if followed:
+                cache.put(ticket, keys, rows)
+        finally:
+            cache.forgo(ticket, keys)
+        return rows, replies[len(groups) :]
+
+    def _digest(self, table_id: str) -> Command:
+        """Asks for the digest of a table's format: after its rows, for a format is kept before the first row in it."""
+        return ("HGET", self._of(table_id).about, "digest")
 
     def _together(self, keys: Sequence[bytes]) -> list[Sequence[int]]:
         """The places of keys that one MGET may ask for: of all, but in a cluster of those of one bucket."""
@@ -306,6 +317,10 @@ class RedisOnlineStore:
         if talk([("EVAL", layout.PUBLISH, 2, keys.about, keys.published, *facts)]) == [-1]:
             what = f"{entry.table_id!r} was reset there while it was synced"
             raise StorageError(f"online store {self._server.shown}: {what}: sync again")
+
+
+def _reading(keys: Sequence[bytes], groups: Sequence[Sequence[int]]) -> list[Command]:
+    return [("MGET", *(keys[at] for at in group)) for group in groups]
 
 
 def _gathered(count: int, groups: Sequence[Sequence[int]], replies: Sequence[Any]) -> list[bytes | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from threading import Lock
@@ -11,6 +11,8 @@ from typing import Final
 
 _OVERHEAD = 200
 """About how many bytes an entry takes beside its key and row."""
+_SHARE, _SAMPLE = 4, 200_000
+"""Of so many reads the keys of one are noted, and so many keys at most."""
 
 
 class Unknown:
@@ -50,6 +52,8 @@ class RowCache:
         self._lock = Lock()
         self._rows: OrderedDict[bytes, tuple[bytes | None, float]] = OrderedDict()
         self._coming: dict[bytes, object] = {}
+        self._asked: deque[bytes] = deque(maxlen=_SAMPLE)
+        self._turn = 0
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -81,6 +85,7 @@ class RowCache:
         """The rows of some keys, or UNKNOWN; counted as hits and misses."""
         with self._lock:
             found = self._find(keys, stale=False)
+            self._note(keys)
             missed = found.count(UNKNOWN)
             self.stats.misses += missed
             self.stats.hits += len(found) - missed
@@ -96,6 +101,7 @@ class RowCache:
             known = [row for row in found if not isinstance(row, Unknown)]
             if len(known) < len(found):
                 return None
+            self._note(keys)
             self.stats.hits += len(found)
             return known
 
@@ -127,6 +133,17 @@ class RowCache:
             for key in keys:
                 if self._coming.get(key) is ticket:
                     del self._coming[key]
+
+    def hot(self, most: int) -> list[bytes]:
+        """The keys that were asked for most, of a share of what was asked; whether they are remembered or not."""
+        with self._lock:
+            asked = Counter(self._asked)
+        return [key for key, _ in asked.most_common(most)]
+
+    def _note(self, keys: Sequence[bytes]) -> None:
+        self._turn += 1
+        if self._turn % _SHARE == 0:
+            self._asked.extend(keys)
 
     def _find(self, keys: Sequence[bytes], *, stale: bool) -> list[Remembered]:
         if not self.trusted and not stale:

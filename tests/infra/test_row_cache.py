@@ -16,6 +16,7 @@ from card_payments import T0
 from features.errors import SettingsError, StorageError
 from features.stores import Publication
 from features.times import UTC_US
+from infra.serving.workers import Worker, wish
 from infra.storage.redis_store import RedisOnlineStore
 from infra.storage.row_cache import RowCache, Unknown
 from valkey_servers import ValkeyServer, until
@@ -154,6 +155,32 @@ def test_a_server_that_is_gone_leaves_what_is_remembered_and_one_that_is_back_is
         assert home.read(1, 2) == [100, 200]
         home.learns(1, 2)
         home.close()
+
+
+def test_what_is_asked_for_often_is_brought_back(home, server, tmp_path):
+    home.write({card: card for card in range(100)})
+    home.learns(7)
+    for _ in range(40):
+        home.read(1, 2, 3)
+    for card in range(4, 100):
+        home.read(card)
+    before = Worker(tmp_path, home.cache, home.reader.warm)
+    for _ in range(60):  # a minute
+        before.beat(before.own())
+    again = Home(server)
+    after = Worker(tmp_path, again.cache, again.reader.warm)
+    until(lambda: again.cache.trusted)
+    after.beat(after.own())
+    rows = again.cache.find(home.cache.hot(3))
+    assert len(rows) == 3
+    assert not any(isinstance(row, Unknown) or row is None for row in rows)
+    again.cache.forget(None)
+    after.beat(after.own())
+    assert len(again.cache) == 0
+    wish(tmp_path, "warm")
+    after.beat(after.own())
+    assert len(again.cache) > 0
+    again.close()
 
 
 def test_a_cluster_is_not_cached():

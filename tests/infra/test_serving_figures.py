@@ -18,7 +18,7 @@ from features import Feature, FeatureService, FeatureStore, Registry
 from features.errors import DefinitionError
 from infra.serving.freshness import GroupFreshness
 from infra.serving.latency import BOUNDS, Figures, Histogram
-from infra.serving.workers import Worker, ask_to_clear, figures_of
+from infra.serving.workers import Worker, figures_of, wish
 from infra.storage.delta import DeltaLake
 from infra.storage.memory_store import MemoryOnlineStore
 from infra.storage.row_cache import RowCache
@@ -116,7 +116,7 @@ def test_who_asks_to_clear_clears_every_worker(tmp_path):
         cache.put(cache.expect([b"a"]), [b"a"], [b"row"])
     workers[0].beat(workers[0].own())
     assert [len(cache) for cache in caches] == [1, 1]
-    ask_to_clear(tmp_path)
+    wish(tmp_path, "clear")
     for worker in workers:
         worker.beat(worker.own())
     assert [len(cache) for cache in caches] == [0, 0]
