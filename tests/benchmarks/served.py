@@ -36,6 +36,7 @@ _UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 _ASK = """
 wrk.method = "POST"
 wrk.headers["Content-Type"] = "application/json"
+%s
 function request()
   local cards = {}
   for i = 1, %d do cards[i] = math.random(0, %d) end
@@ -68,11 +69,18 @@ class Turns(NamedTuple):
         return Measurement(ours, "s", other, ours / other)
 
 
-def by_turns(ours: str, other: str, entities: int, features: Sequence[str] = FULL_NAMES) -> Turns:
+def by_turns(
+    ours: str,
+    other: str,
+    entities: int,
+    features: Sequence[str] = FULL_NAMES,
+    headers: Mapping[str, str] | None = None,
+) -> Turns:
     """Load two servers by turns with requests for some cards, drawn anew each time."""
+    said = "\n".join(f'wrk.headers["{name}"] = "{value}"' for name, value in (headers or {}).items())
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder) / "ask.lua"
-        script.write_text(_ASK % (entities, CARDS - 1, ",".join(f'"{name}"' for name in features)))
+        script.write_text(_ASK % (said, entities, CARDS - 1, ",".join(f'"{name}"' for name in features)))
         rounds = [(_load(ours, script), _load(other, script)) for _ in range(ROUNDS)]
     return Turns(*zip(*rounds, strict=True))
 

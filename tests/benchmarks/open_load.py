@@ -1,0 +1,159 @@
+"""A load that does not wait: requests at a fixed rate over many connections, each answer looked through.
+
+    python -m benchmarks.open_load URL CONNECTIONS RATE SECONDS CARDS FEATURES FILE
+
+Each request asks for one card at the moment it is due, whether or not the ones before were answered, and its latency
+counts from then: a server that stands still for a while is late for all that were due meanwhile. A wrk at a rate would
+wait with its connections, and count few of them. The connections take turns. Once they are open, a line is printed.
+FILE gets an Arrow table with the moment (`time.perf_counter`) and the latency in seconds of each request, null where
+there was no right answer, and ``mixed``: whether the values of the row differ from each other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import random
+import sys
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import cast
+from urllib.parse import urlsplit
+
+import msgspec
+import polars as pl
+import uvloop
+
+_AT_ONCE = 200  # connections that are opened at a time
+_TICK = 0.001
+_PATIENCE = 10_000  # ticks, for the answers to the last requests
+
+
+class Result(msgspec.Struct):
+    """What is read of a column of an answer."""
+
+    values: list[float | None]
+    statuses: list[str]
+
+
+class Answer(msgspec.Struct):
+    """What is read of an answer."""
+
+    results: list[Result]
+
+
+_read = msgspec.json.Decoder(Answer).decode
+
+
+class Asking(asyncio.Protocol):
+    """One connection; ``due`` is when its request was due, None while it has none."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._due: float | None = None
+        self._received = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the connection."""
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's are none of asyncio's
+
+    def ask(self, request: bytes, due: float) -> None:
+        """Send a request."""
+        self._due = due
+        self._transport.write(request)
+
+    def data_received(self, data: bytes) -> None:
+        """Note the answer once it is complete."""
+        self._received += data
+        head, ended, body = self._received.partition(b"\r\n\r\n")
+        if not ended or len(body) < _length(head):
+            return
+        self._received = b""
+        due, self._due = self._due, None
+        assert due is not None
+        self._log.answered(self, due, head, body)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        """Note what was not answered; this connection asks no more."""
+        if self._due is not None:
+            self._log.lost(self._due)
+
+
+class Log:
+    """The answers so far, and the connections that are free."""
+
+    def __init__(self) -> None:
+        self.free: deque[Asking] = deque()
+        self.rows: list[tuple[float, float | None, bool]] = []
+
+    def answered(self, asking: Asking, due: float, head: bytes, body: bytes) -> None:
+        """Note an answer and free its connection."""
+        taken = time.perf_counter() - due
+        right, mixed = head.startswith(b"HTTP/1.1 200"), False
+        if right:
+            _, *features = _read(body).results
+            right = all(feature.statuses == ["PRESENT"] for feature in features)
+            mixed = any(feature.values != features[0].values for feature in features)
+        self.rows.append((due, taken if right else None, mixed))
+        self.free.append(asking)
+
+    def lost(self, due: float) -> None:
+        """Note a request that has no answer."""
+        self.rows.append((due, None, False))
+
+
+async def load(url: str, connections: int, rate: int, seconds: float, cards: int, features: Sequence[str]) -> Log:
+    """Ask at a rate; `Log.rows` has a row for each request."""
+    parts, log, loop = urlsplit(url), Log(), asyncio.get_running_loop()
+    for start in range(0, connections, _AT_ONCE):
+        opening = [
+            loop.create_connection(lambda: Asking(log), parts.hostname, parts.port)
+            for _ in range(min(_AT_ONCE, connections - start))
+        ]
+        log.free.extend(asking for _, asking in await asyncio.gather(*opening))
+    print("open", flush=True)
+    asked = ",".join(f'"{name}"' for name in features)
+    begin, sent, total = time.perf_counter(), 0, int(rate * seconds)
+    while sent < total:
+        for number in range(sent, min(total, int((time.perf_counter() - begin) * rate))):
+            due = begin + number / rate
+            if log.free:
+                body = f'{{"features":[{asked}],"entities":{{"card_id":[{random.randrange(cards)}]}}}}'
+                log.free.popleft().ask(_request(parts.netloc, parts.path, body), due)
+            else:
+                log.lost(due)  # every connection waits
+            sent += 1
+        await asyncio.sleep(_TICK)
+    for _ in range(_PATIENCE):
+        if len(log.rows) == total:
+            break
+        await asyncio.sleep(_TICK)
+    log.rows += [(begin, None, False)] * (total - len(log.rows))
+    return log
+
+
+def _request(host: str, path: str, body: str) -> bytes:
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    return (head + body).encode()
+
+
+def _length(head: bytes) -> int:
+    _, _, rest = head.lower().partition(b"content-length:")
+    return int(rest.partition(b"\r\n")[0])
+
+
+def main(url: str, connections: str, rate: str, seconds: str, cards: str, features: str, file: str) -> None:
+    """Load, and write what came of it."""
+    gc.disable()  # a collection would count as the server's
+    done = load(url, int(connections), int(rate), float(seconds), int(cards), features.split(","))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        log = runner.run(done)
+    schema = {"at": pl.Float64, "latency": pl.Float64, "mixed": pl.Boolean}
+    pl.DataFrame(log.rows, schema=schema, orient="row").write_ipc(file)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
