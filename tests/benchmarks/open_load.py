@@ -2,9 +2,10 @@
 
     python -m benchmarks.open_load URL CONNECTIONS RATE SECONDS CARDS FEATURES FILE
 
-Each request asks for one card at the moment it is due, whether or not the ones before were answered, and its latency
-counts from then: a server that stands still for a while is late for all that were due meanwhile. A wrk at a rate would
-wait with its connections, and count few of them. The connections take turns. Once they are open, a line is printed.
+Each request asks for one card at the moment it is due, whether or not the ones before were answered, or as soon as a
+connection is free; its latency counts from when it was due. So a server that stands still for a while is late for all
+that were due meanwhile, of which a wrk, whose connections wait for it, would count a few. The connections take turns.
+Once they are open, a line is printed.
 FILE gets an Arrow table with the moment (`time.perf_counter`) and the latency in seconds of each request, null where
 there was no right answer, and ``mixed``: whether the values of the row differ from each other.
 """
@@ -27,7 +28,7 @@ import uvloop
 
 _AT_ONCE = 200  # connections that are opened at a time
 _TICK = 0.001
-_PATIENCE = 10_000  # ticks, for the answers to the last requests
+_PATIENCE = 10.0  # seconds for the answers to the last requests
 
 
 class Result(msgspec.Struct):
@@ -115,19 +116,14 @@ async def load(url: str, connections: int, rate: int, seconds: float, cards: int
     print("open", flush=True)
     asked = ",".join(f'"{name}"' for name in features)
     begin, sent, total = time.perf_counter(), 0, int(rate * seconds)
-    while sent < total:
-        for number in range(sent, min(total, int((time.perf_counter() - begin) * rate))):
-            due = begin + number / rate
-            if log.free:
-                body = f'{{"features":[{asked}],"entities":{{"card_id":[{random.randrange(cards)}]}}}}'
-                log.free.popleft().ask(_request(parts.netloc, parts.path, body), due)
-            else:
-                log.lost(due)  # every connection waits
-            sent += 1
-        await asyncio.sleep(_TICK)
-    for _ in range(_PATIENCE):
-        if len(log.rows) == total:
-            break
+    waiting: deque[float] = deque()
+    while len(log.rows) < total and (now := time.perf_counter() - begin) < seconds + _PATIENCE:
+        due = max(sent, min(total, int(now * rate)))
+        waiting.extend(begin + number / rate for number in range(sent, due))
+        sent = due
+        while waiting and log.free:
+            body = f'{{"features":[{asked}],"entities":{{"card_id":[{random.randrange(cards)}]}}}}'
+            log.free.popleft().ask(_request(parts.netloc, parts.path, body), waiting.popleft())
         await asyncio.sleep(_TICK)
     log.rows += [(begin, None, False)] * (total - len(log.rows))
     return log
