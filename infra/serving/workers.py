@@ -83,7 +83,7 @@ class Worker:
             mine.counts["cache_gone"] = {"room": stats.evicted, "change": stats.changed}
             mine.gauges |= {
                 "cache_entries": len(self._cache),
-                "cache_bytes": self._cache.bytes,
+                "cache_bytes": self._cache.weight,
                 "cache_trusted": int(self._cache.trusted),
             }
         return mine

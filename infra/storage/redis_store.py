@@ -145,10 +145,11 @@ class RedisOnlineStore:
         return found._replace(cached=True)
 
     def warm(self, keys: Sequence[bytes]) -> None:
-        """Remember the rows of keys that ``RowCache.hot`` named."""
+        """Remember the rows of keys that ``RowCache.hot`` named, the hottest last: these are to stay."""
         assert self._cache is not None  # who else has such keys
+        coldest_first = keys[::-1]
         for start in range(0, len(keys), _MANY):
-            self._learned(self._cache, "a warm-up", keys[start : start + _MANY])
+            self._learned(self._cache, "a warm-up", coldest_first[start : start + _MANY])
 
     def watermark(self, table_id: str) -> int:
         """The last plan that was published; 0 for none, or where a raised ttl asks for all rows again."""

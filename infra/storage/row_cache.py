@@ -11,6 +11,8 @@ from typing import Final
 
 _OVERHEAD = 200
 """About how many bytes an entry takes beside its key and row."""
+_AGAIN = 0.8
+"""The share of the room for rows that were asked for again."""
 _SHARE, _SAMPLE = 4, 200_000
 """Of so many reads the keys of one are noted, and so many keys at most."""
 
@@ -22,6 +24,7 @@ class Unknown:
 UNKNOWN: Final = Unknown()
 
 Remembered = bytes | None | Unknown
+_Entry = tuple[bytes | None, float]
 
 
 @dataclass
@@ -34,8 +37,65 @@ class CacheStats:
     changed: int = 0
 
 
+class _Rows:
+    """Rows by key with the moment when they came, at most ``size`` bytes of them.
+
+    Those that were asked for again are kept apart from the others, up to a share of the room, so that a passing
+    crowd does not drive them out (a segmented LRU: Karedla, Love and Wherry, Computer 27(3), 1994).
+    """
+
+    def __init__(self, size: int) -> None:
+        self.weight = 0
+        self._size = size
+        self._once: OrderedDict[bytes, _Entry] = OrderedDict()
+        self._again: OrderedDict[bytes, _Entry] = OrderedDict()
+        self._again_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._once) + len(self._again)
+
+    def use(self, key: bytes, oldest: float) -> Remembered:
+        """A row, if there is one that came at ``oldest`` or later."""
+        entry = self._again.get(key)
+        if entry is not None and entry[1] >= oldest:
+            self._again.move_to_end(key)
+            return entry[0]
+        entry = self._once.get(key)
+        if entry is None or entry[1] < oldest:
+            return UNKNOWN
+        self._again[key] = self._once.pop(key)
+        self._again_bytes += _weight(key, entry[0])
+        while self._again_bytes > _AGAIN * self._size:
+            least, its = self._again.popitem(last=False)
+            self._again_bytes -= _weight(least, its[0])
+            self._once[least] = its
+        return entry[0]
+
+    def put(self, key: bytes, row: bytes | None, now: float) -> int:
+        """Add a row in place of what was there; returns how many others had to go."""
+        self.pop(key)
+        self._once[key] = row, now
+        self.weight += _weight(key, row)
+        gone = 0
+        while self.weight > self._size:
+            self.pop(next(iter(self._once or self._again)))
+            gone += 1
+        return gone
+
+    def pop(self, key: bytes) -> bool:
+        """Take a row away, if there is one."""
+        entry = self._once.pop(key, None)
+        if entry is None:
+            entry = self._again.pop(key, None)
+            if entry is None:
+                return False
+            self._again_bytes -= _weight(key, entry[0])
+        self.weight -= _weight(key, entry[0])
+        return True
+
+
 class RowCache:
-    """The rows that were used last, by key: at most ``size`` bytes of them, none older than ``seconds``.
+    """The rows that are asked for most, by key: at most ``size`` bytes of them, none older than ``seconds``.
 
     Whoever fills it tells it of changes: while it is ``trusted``, every change of a remembered row is followed by
     ``forget``. A row that is on its way here when it changes is not remembered: ``expect`` says that it is.
@@ -45,18 +105,22 @@ class RowCache:
     def __init__(self, size: int, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.stats = CacheStats()
         self.trusted = False
-        self.bytes = 0
         self._size = size
         self._seconds = seconds
         self._clock = clock
         self._lock = Lock()
-        self._rows: OrderedDict[bytes, tuple[bytes | None, float]] = OrderedDict()
+        self._rows = _Rows(size)
         self._coming: dict[bytes, object] = {}
         self._asked: deque[bytes] = deque(maxlen=_SAMPLE)
         self._turn = 0
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    @property
+    def weight(self) -> int:
+        """About how many bytes they take."""
+        return self._rows.weight
 
     def trust(self) -> None:
         """From now on changes are told of; what was remembered before may have changed unnoticed."""
@@ -78,7 +142,7 @@ class RowCache:
                 return
             for key in keys:
                 self._coming.pop(key, None)
-                if self._drop(key):
+                if self._rows.pop(key):
                     self.stats.changed += 1
 
     def find(self, keys: Sequence[bytes]) -> list[Remembered]:
@@ -120,12 +184,7 @@ class RowCache:
             for key, row in zip(keys, rows, strict=True):
                 if self._coming.get(key) is ticket:
                     del self._coming[key]
-                    self._drop(key)
-                    self._rows[key] = row, now
-                    self.bytes += _weight(key, row)
-            while self.bytes > self._size:
-                self._drop(next(iter(self._rows)))
-                self.stats.evicted += 1
+                    self.stats.evicted += self._rows.put(key, row, now)
 
     def forgo(self, ticket: object, keys: Sequence[bytes]) -> None:
         """Say that rows that were expected do not come."""
@@ -148,27 +207,12 @@ class RowCache:
     def _find(self, keys: Sequence[bytes], *, stale: bool) -> list[Remembered]:
         if not self.trusted and not stale:
             return [UNKNOWN] * len(keys)
-        rows, oldest, found = self._rows, self._clock() - self._seconds, list[Remembered]()
-        for key in keys:
-            entry = rows.get(key)
-            if entry is None or entry[1] < oldest:
-                found.append(UNKNOWN)
-            else:
-                rows.move_to_end(key)
-                found.append(entry[0])
-        return found
-
-    def _drop(self, key: bytes) -> bool:
-        entry = self._rows.pop(key, None)
-        if entry is None:
-            return False
-        self.bytes -= _weight(key, entry[0])
-        return True
+        oldest = self._clock() - self._seconds
+        return [self._rows.use(key, oldest) for key in keys]
 
     def _clear(self) -> None:
-        self._rows.clear()
+        self._rows = _Rows(self._size)
         self._coming.clear()
-        self.bytes = 0
 
 
 def _weight(key: bytes, row: bytes | None) -> int:

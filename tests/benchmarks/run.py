@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import (
+    bench_cache,
     bench_feast,
     bench_flows,
     bench_gate,
@@ -54,6 +55,8 @@ BENCHMARKS: tuple[Callable[[], Measurement], ...] = (
     bench_sensors.frame_check_float32,
     bench_nights.night_noop,
     bench_nights.flow_overhead,
+    bench_cache.cache_zipf,
+    bench_cache.cache_zipf_warmed,
     bench_online_lmdb.sync_lmdb,
     bench_online_redis.sync_valkey,
     bench_online_redis.increment_valkey,

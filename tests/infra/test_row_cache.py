@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
@@ -189,31 +188,37 @@ def test_a_cluster_is_not_cached():
 
 
 class Model:
-    """The plainest cache that keeps the promise."""
+    """The plainest cache that keeps the promise: two lists, of rows asked for once and again, least used first."""
 
     def __init__(self, size, seconds):
-        self.size, self.seconds, self.rows = size, seconds, OrderedDict()
+        self.size, self.seconds, self.once, self.again = size, seconds, [], []
 
-    def weight(self):
-        return sum(200 + len(key) + len(row or b"") for key, (row, _) in self.rows.items())
+    def weight(self, rows=None):
+        return sum(
+            200 + len(key) + len(row or b"") for key, row, _ in (self.once + self.again if rows is None else rows)
+        )
 
     def find(self, keys, now):
         found = []
         for key in keys:
-            row, at = self.rows.get(key, (None, None))
-            if at is None or at < now - self.seconds:
-                found.append("unknown")
-            else:
-                self.rows.move_to_end(key)
-                found.append(row)
+            entry = next((e for e in self.once + self.again if e[0] == key and e[2] >= now - self.seconds), None)
+            found.append("unknown" if entry is None else entry[1])
+            if entry is not None:
+                self.drop(key)
+                self.again.append(entry)
+                while self.weight(self.again) > 0.8 * self.size:
+                    self.once.append(self.again.pop(0))
         return found
 
     def put(self, keys, rows, now):
         for key, row in zip(keys, rows, strict=True):
-            self.rows.pop(key, None)
-            self.rows[key] = row, now
-        while self.weight() > self.size:
-            self.rows.popitem(last=False)
+            self.drop(key)
+            self.once.append((key, row, now))
+            while self.weight() > self.size:
+                (self.once or self.again).pop(0)
+
+    def drop(self, key):
+        self.once, self.again = ([e for e in part if e[0] != key] for part in (self.once, self.again))
 
 
 some_keys = st.lists(st.sampled_from([b"a", b"bb", b"c", b"dddd", b"e"]), min_size=1, max_size=4, unique=True)
@@ -241,12 +246,12 @@ def test_it_holds_what_was_used_last_within_its_size_and_age(steps):
             cache.forget(keys)
             cache.put(ticket, keys, new)
             for key in keys:
-                model.rows.pop(key, None)
+                model.drop(key)
         elif step == "forget":
             cache.forget(keys)
             for key in keys:
-                model.rows.pop(key, None)
+                model.drop(key)
         else:
             now[0] += size / 60
-        assert (len(cache), cache.bytes) == (len(model.rows), model.weight())
-        assert cache.bytes <= 1_000
+        assert (len(cache), cache.weight) == (len(model.once + model.again), model.weight())
+        assert cache.weight <= 1_000
