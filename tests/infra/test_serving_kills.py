@@ -12,6 +12,7 @@ from threading import Thread
 import httpx
 import pytest
 
+from children import KILLED
 from infra.wiring import connect
 from serving_load import READ, Load, Processes, check_home
 from state_home import CARDS, REGISTRY, make
@@ -24,14 +25,15 @@ class Syncs:
     def __init__(self, processes: Processes, load: Load) -> None:
         self._processes, self._load = processes, load
         self._child, self._next = processes.syncer(), processes.syncer()
-        self.took = 1.0
+        self._ready = False
+        self.took = 0.0
         self.killed = 0
 
     def make(self, last: float | None = None) -> None:
         """Bring the next version online, in a child that is killed after so many seconds if it lasts so long."""
         child, version = self._child, self._load.begun + 1
-        if self.took == 1.0:
-            assert child.stdout.readline() == "ready\n"
+        self._ready = self._ready or child.stdout.readline() == "ready\n"
+        assert self._ready
         self._load.begun = version
         began = time.monotonic()
         child.stdin.write(f"{version}\n")
@@ -40,14 +42,16 @@ class Syncs:
             with suppress(subprocess.TimeoutExpired):
                 child.wait(last)
             child.kill()
-        said = child.stdout.readline()
-        if said:
+        done = bool(child.stdout.readline())
+        if done:
             self._load.done, self.took = version, time.monotonic() - began
-        if last is not None:
-            self.killed += not said
+        if last is None:
+            assert done
+        else:
             child.communicate()
-            self._child, self._next = self._next, self._processes.syncer()
-            assert self._child.stdout.readline() == "ready\n"
+            assert child.returncode == KILLED
+            self.killed += not done
+            self._child, self._next, self._ready = self._next, self._processes.syncer(), False
 
     def close(self) -> None:
         for child in (self._child, self._next):
