@@ -32,10 +32,12 @@ def closing(port: int) -> Iterator[list[object]]:
 
         thread = Thread(target=turn_away)
         thread.start()
-        yield came
-        with socket.create_connection(("127.0.0.1", port)) as last:
-            last.sendall(b"over")
-        thread.join()
+        try:
+            yield came
+        finally:
+            with socket.create_connection(("127.0.0.1", port)) as last:
+                last.sendall(b"over")
+            thread.join()
 
 
 def test_reads_wait_for_an_answer_once_and_not_again_until_there_was_one():
