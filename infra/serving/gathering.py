@@ -25,7 +25,7 @@ class GatheringReader:
 
     A store that failed is left in peace for ``pause`` seconds: what is asked then is answered from memory, or with the
     same failure, at once. With ``most`` requests waiting no other one is taken. ``failed`` is told of each
-    failure, in the thread. To be used on one event loop.
+    failure. To be used on one event loop.
     """
 
     def __init__(
@@ -37,6 +37,7 @@ class GatheringReader:
         failed: Callable[[], None] = lambda: None,
     ) -> None:
         self._failed = failed
+        self._failures = 0
         self._online = online
         self._most = most
         self._pause = pause
@@ -73,6 +74,9 @@ class GatheringReader:
 
     def _deliver(self, loop: asyncio.AbstractEventLoop, taken: Sequence[_Waiting], done: Future[list[Found]]) -> None:
         error = done.exception()
+        for _ in range(self._failures):
+            self._failed()
+        self._failures = 0
         for number, asked in enumerate(taken):
             if asked.found.done():  # whoever asked is gone
                 continue
@@ -104,7 +108,7 @@ class GatheringReader:
         try:
             found = self._online.read_columns(*read)
         except StorageError as error:
-            self._failed()
+            self._failures += 1
             self._error, self._resting = error, self._clock() + self._pause
             return error
         self._error = None
