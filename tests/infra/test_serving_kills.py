@@ -64,7 +64,7 @@ LONG = [(online, 25, workers) for online in ("lmdb", "redis") for workers in (1,
 
 @pytest.mark.parametrize(
     ("online", "rounds", "workers"),
-    [("lmdb", 1, 1), ("redis", 1, 1), *(pytest.param(*each, marks=pytest.mark.prove) for each in LONG)],
+    [("lmdb", 1, 1), *(pytest.param(*each, marks=pytest.mark.prove) for each in LONG)],
 )
 def test_a_killed_server_and_killed_syncs_lose_nothing_and_answer_nothing_wrong(
     tmp_path, monkeypatch, online, rounds, workers

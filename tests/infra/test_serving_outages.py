@@ -68,7 +68,8 @@ def test_a_valkey_that_keeps_its_rows_answers_them_again(tmp_path, monkeypatch, 
         check_home(tmp_path / "home", load)
 
 
-@pytest.mark.parametrize("rounds", [1, pytest.param(10, marks=pytest.mark.prove)])
+@pytest.mark.prove
+@pytest.mark.parametrize("rounds", [10])
 def test_a_valkey_that_comes_back_empty_gets_everything_with_the_next_sync(tmp_path, monkeypatch, rounds):
     seed = random.randrange(2**32) if rounds > 1 else 0
     home = tmp_path / "home"

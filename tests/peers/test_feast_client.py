@@ -5,25 +5,20 @@ from __future__ import annotations
 import json
 import math
 import os
-import socket
 import subprocess
 from base64 import b64decode
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import polars as pl
 import pytest
-import uvicorn
 
 from features import Entity, Feature, FeatureGroup, FeatureService, FeatureStore, Registry, Source
 from features.times import UTC_US
-from infra.serving.app import FeatureServer
-from infra.serving.protocol import OneWriteProtocol
 from infra.wiring import connect
+from serving_store import listening
 
 ROOT = Path(__file__).resolve().parents[2]
 NOW = datetime(2026, 3, 10, 12, 30, 0, 250_000, UTC)
@@ -93,19 +88,6 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FeatureStore]:
         yield store
 
 
-@contextmanager
-def served(store: FeatureStore) -> Iterator[str]:
-    """The address of a server over the store."""
-    config = uvicorn.Config(FeatureServer(store), log_level="error", http=OneWriteProtocol)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(config)
-        thread = Thread(target=server.run, args=([listener],))
-        thread.start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        server.should_exit = True
-        thread.join()
-
-
 def told(value: Any, like: Any) -> Any:
     """What Feast gives, who knows no times and bytes in JSON, as what it stands for."""
     if isinstance(like, list) and isinstance(value, list):
@@ -137,7 +119,8 @@ def test_feasts_client_reads_what_the_in_process_client_reads(store, python):
     views = {"kinds": {name: kind for name, (_, kind) in KINDS.items()}, "last": {"real": "Float64"}}
     task = {"entity": "card", "key": ["card_id", "INT64"], "views": views, "asks": asks}
     task["services"] = {"both": list(both.features)}
-    with served(store) as url:
+    with listening(store) as (host, port):
+        url = f"http://{host}:{port}"
         done = run(python, str(ROOT / "tests/peers/feast_client.py"), url, said=json.dumps(task))
     assert done.returncode == 0, done.stderr
     answers = json.loads(done.stdout.splitlines()[-1])
