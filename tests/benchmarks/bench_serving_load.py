@@ -73,8 +73,7 @@ def serve_during_sync() -> Measurement:
                 with _load(url, SYNC_SECONDS, FEW, ROWS) as busy:
                     spans = _sync_for(store, SYNC_SECONDS)
     asked = busy()
-    assert asked["latency"].null_count() == 0, f"{asked['latency'].null_count():,} requests failed"
-    assert not asked["mixed"].any(), f"{asked['mixed'].sum():,} answers mixed two versions"
+    assert (asked["outcome"] == "same").all(), dict(asked["outcome"].value_counts().iter_rows())
     during = pl.any_horizontal(*(pl.col("at").is_between(*span) for span in spans))
     value, baseline = _p99(asked.filter(during)), _p99(quiet())
     said = f"{len(spans)} syncs, {sum(end - begin for begin, end in spans):.1f} s of {SYNC_SECONDS} s"
@@ -105,8 +104,8 @@ def _materialize(store: FeatureStore, version: int) -> None:
 def _p99_of_many(url: str) -> float:
     with _load(url, MANY_SECONDS, MANY, CARDS) as load:
         pass
-    failed = load()["latency"].null_count() / load().height
-    assert failed < 0.001, f"{failed:.2%} of the requests failed"
+    failed = load()["latency"].null_count()
+    assert failed < 0.001 * load().height, dict(load()["outcome"].value_counts().iter_rows())
     return _p99(load())
 
 

@@ -7,7 +7,8 @@ connection is free; its latency counts from when it was due. So a server that st
 that were due meanwhile, of which a wrk, whose connections wait for it, would count a few. The connections take turns.
 Once they are open, a line is printed.
 FILE gets an Arrow table with the moment (`time.perf_counter`) and the latency in seconds of each request, null where
-there was no right answer, and ``mixed``: whether the values of the row differ from each other.
+there was no right answer, and its outcome: "same" where all values of the row are, "differing" where they are not,
+"wrong" for any other answer, "lost" where the connection was closed, "unanswered" where nothing came in time.
 """
 
 from __future__ import annotations
@@ -86,22 +87,18 @@ class Log:
 
     def __init__(self) -> None:
         self.free: deque[Asking] = deque()
-        self.rows: list[tuple[float, float | None, bool]] = []
+        self.rows: list[tuple[float, float | None, str]] = []
 
     def answered(self, asking: Asking, due: float, head: bytes, body: bytes) -> None:
         """Note an answer and free its connection."""
         taken = time.perf_counter() - due
-        right, mixed = head.startswith(b"HTTP/1.1 200"), False
-        if right:
-            _, *features = _read(body).results
-            right = all(feature.statuses == ["PRESENT"] for feature in features)
-            mixed = any(feature.values != features[0].values for feature in features)
-        self.rows.append((due, taken if right else None, mixed))
+        outcome = _outcome(head, body)
+        self.rows.append((due, None if outcome == "wrong" else taken, outcome))
         self.free.append(asking)
 
     def lost(self, due: float) -> None:
         """Note a request that has no answer."""
-        self.rows.append((due, None, False))
+        self.rows.append((due, None, "lost"))
 
 
 async def load(url: str, connections: int, rate: int, seconds: float, cards: int, features: Sequence[str]) -> Log:
@@ -118,7 +115,7 @@ async def load(url: str, connections: int, rate: int, seconds: float, cards: int
         while waiting and log.free:
             log.free.popleft().ask(next(requests), waiting.popleft())
         await asyncio.sleep(_TICK)
-    log.rows += [(begin, None, False)] * (total - len(log.rows))
+    log.rows += [(begin, None, "unanswered")] * (total - len(log.rows))
     return log
 
 
@@ -146,6 +143,16 @@ def _requests(url: str, cards: int, features: Sequence[str]) -> Iterator[bytes]:
         yield f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode()
 
 
+def _outcome(head: bytes, body: bytes) -> str:
+    """What kind of answer it is."""
+    if not head.startswith(b"HTTP/1.1 200"):
+        return "wrong"
+    _, *features = _read(body).results
+    if any(feature.statuses != ["PRESENT"] for feature in features):
+        return "wrong"
+    return "same" if all(feature.values == features[0].values for feature in features) else "differing"
+
+
 def _length(head: bytes) -> int:
     _, _, rest = head.lower().partition(b"content-length:")
     return int(rest.partition(b"\r\n")[0])
@@ -157,7 +164,7 @@ def main(url: str, connections: str, rate: str, seconds: str, cards: str, featur
     done = load(url, int(connections), int(rate), float(seconds), int(cards), features.split(","))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         log = runner.run(done)
-    schema = {"at": pl.Float64, "latency": pl.Float64, "mixed": pl.Boolean}
+    schema = {"at": pl.Float64, "latency": pl.Float64, "outcome": pl.String}
     pl.DataFrame(log.rows, schema=schema, orient="row").write_ipc(file)
 
 
