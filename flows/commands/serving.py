@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from flows.console import clear_errors, out, print_json, print_table
+from flows.console import clear_errors, complain, out, print_json, print_table
+from infra.serving.address import Address
 from infra.serving.server import run
 from infra.serving.workers import figures_of, wish
 from infra.settings import environment_kept, load_settings
@@ -14,13 +15,16 @@ def serve(host: str | None, port: int, workers: int, *, home: Path | None, json:
     """Say where, and serve until Ctrl-C."""
 
     def say_where(url: str) -> None:
+        if url.startswith("http:") and not Address.resolve(settings.serve_host).loopback:
+            complain("note", "keys and values travel in the clear: set serve_tls_certificate, or put TLS in front")
         if json:
             print_json({"address": url, "docs": f"{url}/docs", "workers": workers})
         else:
             out.print(f"serving features at {url}; what can be asked: {url}/docs; Ctrl-C ends it")
 
     with clear_errors(), environment_kept():
-        run(load_settings(home=home, serve_host=host), port, workers, say_where)
+        settings = load_settings(home=home, serve_host=host)
+        run(settings, port, workers, say_where)
 
 
 def latency(*, home: Path | None, json: bool) -> None:

@@ -17,7 +17,7 @@ from features.sensitive import sensitive_groups
 from features.times import Clock, utc_now
 from infra.serving.address import Address
 from infra.serving.audit_log import AuditLog, Line
-from infra.serving.keys import ALL, ApiKey, KeyFile, digest_of
+from infra.serving.keys import ALL, ApiKey, KeyFile, Role, digest_of
 from infra.serving.problems import Problem
 from infra.serving.rates import Bucket
 from infra.serving.requests import GetOnlineFeatures, Push
@@ -26,12 +26,8 @@ from infra.settings import Settings
 _LOG = logging.getLogger("featurefab.serving")
 
 READ, PUSH, METRICS = "/get-online-features", "/push", "/metrics"
-_PATHS: Mapping[str, frozenset[str]] = {
-    "read": frozenset([READ]),
-    "push": frozenset([PUSH]),
-    "admin": frozenset([READ, PUSH, METRICS]),
-}
-_ROLES = {READ: "read", PUSH: "push", METRICS: "admin"}
+_ROLES: Mapping[str, Role] = {READ: "read", PUSH: "push", METRICS: "admin"}
+"""The role that a path takes; admins have all."""
 _REFUSED = (401, 403, 429)
 _SECONDS = 1.0
 """How often the file of keys is looked at, and the audit log written."""
@@ -79,7 +75,7 @@ class Holder:
         self.key = key
         self.bucket = bucket
         self.digest = bytes.fromhex(key.sha256)
-        self.paths = frozenset[str]().union(*(_PATHS[role] for role in key.roles))
+        self.paths = frozenset(path for path, role in _ROLES.items() if role in key.roles or "admin" in key.roles)
         self.groups = frozenset(key.groups)
 
 

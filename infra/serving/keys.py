@@ -124,10 +124,16 @@ class KeyFile:
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
-        """One command at a time changes the file."""
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with turn(self._path.parent, "keys", "another command"):
-            yield
+        """One command at a time changes the file; StorageError where it cannot."""
+        try:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with turn(self._path.parent, "keys", "another command"):
+                yield
+        except OSError as error:
+            raise StorageError(
+                f"the keys in {self._path} cannot be written: {error.strerror}; make room or mend what it is, and try "
+                f"again"
+            ) from error
 
     def _write(self, keys: list[ApiKey]) -> None:
         """Replace the file: whoever reads it meanwhile, or after a crash, finds the old keys or the new ones."""
@@ -139,7 +145,12 @@ class KeyFile:
                 file.flush()
                 os.fsync(file.fileno())
             Path(written).replace(self._path)
-        except OSError as error:
+        except BaseException:
             with suppress(OSError):
                 Path(written).unlink()
-            raise StorageError(f"the keys in {self._path} cannot be written: {error.strerror}") from error
+            raise
+        folder = os.open(self._path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # a revocation must outlive a power cut
+        finally:
+            os.close(folder)

@@ -92,6 +92,10 @@ _SCHEMAS = {
         },
     },
 }
+_KEYS = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "A key that `featurefab keys add` made."},
+    "header": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same key."},
+}
 _PLAIN = {
     "/health": ("The process answers", JSON, ()),
     "/ready": ("The online store can be asked", JSON, ("503",)),
@@ -113,6 +117,7 @@ def document(limits: Limits) -> dict[str, Any]:
             "description": "Features of entities as they were synced or pushed last. A request may ask for "
             f"{limits.entities:,} entities and {limits.features:,} features, in {limits.body:,} bytes.",
         },
+        "security": [{}, {"bearer": []}, {"header": []}],  # none where the server asks for no key
         "paths": {
             "/get-online-features": {"post": {"summary": "The newest features of some entities", **read}},
             "/push": {"post": {"summary": "Put feature rows online and offline at once", **push}},
@@ -121,7 +126,7 @@ def document(limits: Limits) -> dict[str, Any]:
                 for path, (summary, kind, problems) in _PLAIN.items()
             },
         },
-        "components": {"schemas": {**_bodies(limits), **_SCHEMAS}},
+        "components": {"schemas": {**_bodies(limits), **_SCHEMAS}, "securitySchemes": _KEYS},
     }
 
 

@@ -166,6 +166,8 @@ def test_workers_ask_for_keys_forget_them_and_note_who_asked(home):
         until(lambda: {ask(READ, ASKED, shop) for _ in range(10)} == {401}, 30)
         process.send_signal(signal.SIGTERM)
         process.wait(60)
+        assert process.stderr is not None
+        assert "travel in the clear" in process.stderr.read()
     (file,) = (home / "access").glob("audit-*.ndjson")
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     noted = [(line["key"], line["path"], line["status"]) for line in lines if "path" in line]

@@ -321,6 +321,20 @@ def test_a_file_that_is_none_of_ours_is_said(keys, tmp_path, text):
         keys.add("two", ["read"], ["*"], 1)
 
 
+def test_where_the_file_cannot_be_replaced_the_old_one_stays(keys, tmp_path):
+    keys.add("one", ["read"], ["*"], 1)
+    before, sizes = keys.read(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, sizes[1]))
+    try:
+        for change in (lambda: keys.add("two", ["read"], ["*"], 1), lambda: keys.revoke("one")):
+            with pytest.raises(StorageError, match="cannot be written: File too large"):
+                change()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, sizes)
+    assert keys.read() == before
+    assert sorted(path.name for path in (tmp_path / "access").iterdir()) == ["keys.json", "keys.turn"]
+
+
 def test_a_key_is_known_and_forgotten_while_the_server_runs(store, keys, tmp_path):
     with access_to(keys, tmp_path / "access") as access, serving(store, access=access) as client:
         _, token = keys.add("one", ["read"], ["*"], 10_000)
