@@ -120,6 +120,14 @@ class LmdbEnvironment:
                 except lmdb.MapResizedError:
                     self._resize(0)
 
+    def recover(self) -> None:
+        """See from now on what a writer committed that was killed before it could say so.
+
+        A commit is on disk before it is announced to readers. Where a writer is killed in between, they go on reading
+        the state before it, though it will stand, until somebody writes again: LMDB mends that then.
+        """
+        self.write(lambda _: None)  # nothing to commit, so nothing to wait for
+
     def _reserve(self, size: int) -> None:
         """Make the map large enough beforehand: a transaction that fills it has worked in vain."""
         info = self._env.info()

@@ -62,6 +62,7 @@ class LmdbPushLog:
         # Opened anew each time: a lock belongs to the open file, so that threads keep each other out as well.
         with (self._path / f"{table_id.replace('/', '.')}.lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
+            self._use.environment.recover()
             yield
 
     def reserve(self, table_id: str, floor: datetime) -> datetime:
