@@ -191,7 +191,8 @@ class RedisServer:
         return redis.Redis(retry=once, **options)
 
     def _ask(self, connection: Any, commands: Sequence[Command]) -> list[Any]:
-        connection.send_packed_command([_packed(command) for command in commands])
+        # In one piece: each would be a system call of its own.
+        connection.send_packed_command([b"".join(map(_packed, commands))])
         return _sound([self._reply(connection) for _ in commands])
 
     def _reply(self, connection: Any) -> Any:

@@ -163,6 +163,9 @@ def test_without_a_known_key_nothing_is_answered_but_what_tells_nothing(store, k
             assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
             assert answer.json()["status"] == 401
         assert {client.get(path).status_code for path in OPEN} == {200}
+        described = client.get("/openapi.json").json()
+        ways = [way for named in described["security"] for way in named]
+        assert {described["components"]["securitySchemes"][way]["type"] for way in ways} == {"http", "apiKey"}
         assert client.get(READ).status_code == 405
 
 
@@ -333,6 +336,12 @@ def test_where_the_file_cannot_be_replaced_the_old_one_stays(keys, tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, sizes)
     assert keys.read() == before
     assert sorted(path.name for path in (tmp_path / "access").iterdir()) == ["keys.json", "keys.turn"]
+
+
+def test_where_there_can_be_no_file_a_key_is_refused_in_a_sentence(keys, tmp_path):
+    (tmp_path / "access").write_text("not a folder")
+    with pytest.raises(StorageError, match="cannot be written: File exists"):
+        keys.add("one", ["read"], ["*"], 1)
 
 
 def test_a_key_is_known_and_forgotten_while_the_server_runs(store, keys, tmp_path):
