@@ -124,9 +124,16 @@ class LmdbEnvironment:
         """See from now on what a writer committed that was killed before it could say so.
 
         A commit is on disk before it is announced to readers. Where a writer is killed in between, they go on reading
-        the state before it, though it will stand, until somebody writes again: LMDB mends that then.
+        the state before it, though it will stand, until somebody begins to write: LMDB mends that then.
         """
-        self.write(lambda _: None)  # nothing to commit, so nothing to wait for
+        with self._writing, _translated(self.path, self._purpose):
+            while True:
+                try:
+                    self._env.begin(write=True).abort()
+                except lmdb.MapResizedError:
+                    self._resize(0)
+                else:
+                    return
 
     def _reserve(self, size: int) -> None:
         """Make the map large enough beforehand: a transaction that fills it has worked in vain."""
