@@ -25,6 +25,7 @@ from features.feature_rows import AS_IF, CREATED, DELETED, EVENT, PLAN
 from features.registry import Registry
 from features.source import EVENT_DATE
 from features.times import UTC_US, Clock
+from infra.landing import FINDING_COLUMNS
 from infra.storage.delta import DeltaLake
 from infra.suites import group_suites_of
 from infra.wiring import Platform
@@ -37,18 +38,12 @@ GROUP_VERDICTS: dict[str, DataType] = {
     "number": pl.Int64(),
     "group": pl.String(),
     "plan": pl.Int64(),
-    "rule": pl.String(),
-    "severity": pl.String(),
-    "column": pl.String(),
-    "failed": pl.Int64(),
-    "checked": pl.Int64(),
-    "message": pl.String(),
-    "rules": pl.Int64(),
+    **FINDING_COLUMNS,
     "judged_at": UTC_US,
 }
 """The verdict on the rows that a plan brought into a group's table. The line without a ``rule`` is about all of them:
 ``checked`` rows, judged by so many ``rules``, the worst severity (null: clean). Each finding has a line too."""
-_SAID = {name: dtype for name, dtype in GROUP_VERDICTS.items() if name not in ("number", "group", "judged_at")}
+_SAID: dict[str, DataType] = {"plan": pl.Int64(), **FINDING_COLUMNS}
 _NO_COUNTS = pl.DataFrame(schema={"file": pl.String, "rule": pl.String, "failed": pl.Int64, "checked": pl.Int64})
 
 

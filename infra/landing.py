@@ -23,10 +23,7 @@ from infra.storage.delta import DeltaLake
 APP_ID = "ingest"
 VERDICTS = "quality/verdicts"
 _JUDGED_AT = "judged_at"
-VERDICT_COLUMNS: dict[str, DataType] = {
-    "number": pl.Int64(),
-    FILE_SHA256: pl.String(),
-    "source": pl.String(),
+FINDING_COLUMNS: dict[str, DataType] = {
     "rule": pl.String(),
     "severity": pl.String(),
     "column": pl.String(),
@@ -34,6 +31,13 @@ VERDICT_COLUMNS: dict[str, DataType] = {
     "checked": pl.Int64(),
     "message": pl.String(),
     "rules": pl.Int64(),
+}
+"""What a line of verdicts says of whatever was judged."""
+VERDICT_COLUMNS: dict[str, DataType] = {
+    "number": pl.Int64(),
+    FILE_SHA256: pl.String(),
+    "source": pl.String(),
+    **FINDING_COLUMNS,
     _JUDGED_AT: UTC_US,
 }
 """The verdict on a file's rows of a source. The line without a ``rule`` is about all of them: ``checked`` rows, of

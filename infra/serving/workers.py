@@ -66,9 +66,9 @@ class Worker:
         if (warmed := _wished(folder, "warm")) != self._warmed:
             self._warmed, self._cold = warmed, True
         if self._warm is not None and self._cold and cache.trusted:
-            self._cold = False
             with suppress(FileNotFoundError, msgspec.DecodeError):  # nobody noted anything, or not this version
                 self._warm(msgspec.msgpack.decode((folder / _HOT).read_bytes(), type=list[bytes]))
+            self._cold = False  # after it: where the store did not answer, the next beat tries again
         self._beats += 1
         if self._beats % _MINUTE == 0 and (hot := cache.hot(_MOST)):
             _write(folder / _HOT, msgspec.msgpack.encode(hot))
